@@ -1,0 +1,1 @@
+"""Models: what a Wan pipeline is, where to find one, and the small one that ships with the workbench."""
