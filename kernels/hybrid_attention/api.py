@@ -1,0 +1,161 @@
+"""Public operators: check, choose an implementation, run it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kernels.hybrid_attention import reference, sdpa, validation
+from kernels.hybrid_attention.feature_map import MapParameters, apply_feature_map
+from kernels.hybrid_attention.fused_softmax import softmax_backend
+from kernels.hybrid_attention.validation import ChunkSpec
+
+
+def resolve_impl(query: Tensor, *, rate: int | None, impl: str = "auto") -> str:
+    """Name the implementation that the hybrid operators of this package run for ``query``.
+
+    Args:
+        query: [B, N, H, D].
+        rate: softmax rate; None is linear.
+        impl: ``auto`` chooses by device, dtype and shape; any other choice is checked and returned.
+
+    Returns:
+        ``reference`` or ``sdpa``.
+
+    Raises:
+        ValueError: if a forced choice is unknown or cannot run, with the reason.
+    """
+    validation.check_operator(rate, "lse", impl)
+    if impl == "reference":
+        return impl
+    if impl == "triton":
+        raise ValueError("impl 'triton' is not available in this version, use 'auto', 'sdpa' or 'reference'")
+    has_fused = softmax_backend(query, query if rate is None else query[:, ::rate]) is not None
+    if impl == "sdpa" and not has_fused:
+        raise ValueError(
+            f"impl 'sdpa' cannot run {query.dtype} with head_dim {query.shape[-1]} on {query.device}: no fused "
+            "attention of torch serves it, use impl 'reference'"
+        )
+    return "sdpa" if has_fused else "reference"
+
+
+def hybrid_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_features: Tensor | None,
+    key_features: Tensor | None,
+    *,
+    rate: int | None,
+    stabilizer: validation.Stabilizer = "lse",
+    impl: validation.Impl = "auto",
+) -> Tensor:
+    """Attend by softmax to every R-th key and by linear attention to the others, in one normalised sum.
+
+    Args:
+        query: [B, N, H, D] after norm and position embedding; scores are q.k / sqrt(D).
+        key: [B, N, H, D].
+        value: [B, N, H, D].
+        query_features: [B, N, H, F]; None is allowed at rate 1.
+        key_features: [B, N, H, F]; those of kept keys 0, R, 2R, ... are ignored. None is allowed at rate 1.
+        rate: R >= 1 (1 is softmax attention), or None for linear attention alone.
+        stabilizer: ``lse`` or ``rowmax``, what scales the softmax branch against the linear one.
+        impl: ``auto``, ``reference``, ``sdpa`` or ``triton``; see ``resolve_impl``.
+
+    Returns:
+        [B, N, H, D] in the dtype of ``query``. Features should not be negative: a query's summed linear mass below
+        zero counts as zero in a hybrid, and at ``rate=None`` a mass of at most 1e-20 yields zeros.
+
+    Raises:
+        ValueError: for shapes, dtypes, devices, rates or names that do not fit, before anything runs.
+
+    Source: Attention Surgery, arXiv 2509.24899.
+    """
+    validation.check_operator(rate, stabilizer, impl)
+    validation.check_query_key_value(query, key, value)
+    if rate == 1:
+        query_features = key_features = None
+    else:
+        validation.check_features(query, query_features, key_features)
+    run = {"reference": reference.hybrid_attention_reference, "sdpa": sdpa.hybrid_attention_sdpa}
+    chosen = run[resolve_impl(query, rate=rate, impl=impl)]
+    return chosen(query, key, value, query_features, key_features, rate=rate, stabilizer=stabilizer)
+
+
+def hybrid_attention_from_maps(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_map: MapParameters,
+    key_map: MapParameters,
+    *,
+    rate: int | None,
+    stabilizer: validation.Stabilizer = "lse",
+    impl: validation.Impl = "auto",
+) -> Tensor:
+    """Evaluate ``hybrid_attention`` on ``apply_feature_map`` of queries and keys, phi included.
+
+    Args and errors as ``hybrid_attention``; ``query_map`` and ``key_map`` belong to the heads and head dimension of
+    ``query`` and have the same number of features.
+    """
+    validation.check_operator(rate, stabilizer, impl)
+    validation.check_query_key_value(query, key, value)
+    validation.check_maps(query, query_map, key_map)
+    chosen = resolve_impl(query, rate=rate, impl=impl)
+    if chosen == "sdpa":
+        return sdpa.hybrid_attention_from_maps_sdpa(
+            query, key, value, query_map, key_map, rate=rate, stabilizer=stabilizer
+        )
+    if rate == 1:
+        return reference.hybrid_attention_reference(
+            query, key, value, None, None, rate=rate, stabilizer=stabilizer
+        )
+    features = apply_feature_map(query, query_map), apply_feature_map(key, key_map)
+    return reference.hybrid_attention_reference(
+        query, key, value, *features, rate=rate, stabilizer=stabilizer
+    )
+
+
+def rehyat_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_features: Tensor,
+    key_features: Tensor,
+    *,
+    chunks: ChunkSpec,
+    form: validation.Form = "parallel",
+    impl: validation.Impl = "auto",
+) -> Tensor:
+    """Attend by softmax inside a chunk of frames and its overlap, by linear attention to everything before (ReHyAt).
+
+    Args:
+        query: [B, N, H, D], tokens frame-major.
+        key: [B, N, H, D].
+        value: [B, N, H, D].
+        query_features: [B, N, H, F].
+        key_features: [B, N, H, F].
+        chunks: T_c, T_o and the tokens of a frame; N must be whole frames.
+        form: ``parallel`` (states of all chunks first) or ``recurrent`` (one running state); equal results.
+            The reference has one form, two N x N masks.
+        impl: as ``hybrid_attention``. The stabilizer is the log-sum-exp.
+
+    Returns:
+        [B, N, H, D] in the dtype of ``query``.
+
+    Raises:
+        ValueError: for shapes, dtypes, devices or names that do not fit, before anything runs.
+
+    Source: ReHyAt, arXiv 2601.04342.
+    """
+    validation.check_operator(None, "lse", impl)
+    validation.check_choice("form", form, ("parallel", "recurrent"))
+    validation.check_query_key_value(query, key, value)
+    validation.check_features(query, query_features, key_features)
+    if query.shape[1] % chunks.frame_tokens:
+        raise ValueError(f"{query.shape[1]} tokens are not whole frames of {chunks.frame_tokens}")
+    tensors = (query, key, value, query_features, key_features)
+    if impl == "triton":
+        raise ValueError("rehyat_attention has no 'triton' implementation, use 'auto', 'sdpa' or 'reference'")
+    if resolve_impl(query, rate=2, impl=impl) == "reference":
+        return reference.rehyat_attention_reference(*tensors, chunks=chunks, stabilizer="lse")
+    return sdpa.rehyat_attention_sdpa(*tensors, chunks=chunks, stabilizer="lse", form=form)

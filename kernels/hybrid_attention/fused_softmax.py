@@ -1,0 +1,115 @@
+"""Softmax attention with log-sum-exp from torch's fused kernels, forward and backward, [B, N, H, D] in and out.
+
+Knows which of torch's operators serves which device, dtype and shape; nothing about hybrid attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.backends.cuda import (
+    SDPAParams,
+    can_use_cudnn_attention,
+    can_use_efficient_attention,
+    can_use_flash_attention,
+)
+
+aten = torch.ops.aten
+CPU_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxBranch:
+    """Hold output [B, N, H, D], natural log-sum-exp [B, H, N] (None where not asked) and what the backward needs."""
+
+    output: Tensor
+    log_sum_exp: Tensor | None
+    state: tuple[Any, ...]
+
+
+def softmax_backend(query: Tensor, key: Tensor) -> str | None:
+    """Name torch's operator for these tensors: ``cpu``, ``cudnn``, ``flash``, ``efficient``, or None if none serves."""
+    if query.device.type == "cpu":
+        return "cpu" if query.dtype in CPU_DTYPES else None
+    if query.device.type != "cuda":
+        return None
+    query_, key_ = query.transpose(1, 2), key.transpose(1, 2)
+    params = SDPAParams(query_, key_, key_, None, 0.0, False, False)
+    if can_use_cudnn_attention(params):
+        return "cudnn"
+    if can_use_flash_attention(params) and query.shape[-1] % 8 == 0:
+        return "flash"
+    return "efficient" if can_use_efficient_attention(params) and query.shape[-1] % 8 == 0 else None
+
+
+def fused_softmax(query: Tensor, key: Tensor, value: Tensor, *, need_lse: bool) -> SoftmaxBranch:
+    """Attend from query [B, N, H, D] to key and value [B, M, H, D], strided views included.
+
+    Raises:
+        ValueError: where none of torch's fused operators serves the device, dtype or head dimension.
+    """
+    query, key, value = (_unit_stride(x) for x in (query, key, value))
+    backend = softmax_backend(query, key)
+    query_, key_, value_ = (x.transpose(1, 2) for x in (query, key, value))
+    if backend == "cpu":
+        output, raw = aten._scaled_dot_product_flash_attention_for_cpu(query_, key_, value_)
+        rest: tuple[Any, ...] = ()
+    elif backend == "cudnn":
+        output, raw, *rest_ = aten._scaled_dot_product_cudnn_attention(query_, key_, value_, None, need_lse)
+        rest = tuple(rest_[:6])
+    elif backend == "flash":
+        output, raw, *rest_ = aten._scaled_dot_product_flash_attention(query_, key_, value_)
+        rest = tuple(rest_[:6])
+    elif backend == "efficient":
+        output, raw, *rest_ = aten._scaled_dot_product_efficient_attention(
+            query_, key_, value_, None, need_lse
+        )
+        rest = tuple(rest_)
+    else:
+        raise ValueError(
+            f"no fused attention of torch serves {query.dtype} with head_dim {query.shape[-1]} on {query.device}: "
+            "use impl='reference'"
+        )
+    lse = raw.reshape(*raw.shape[:2], -1)[..., : query.shape[1]] if need_lse else None
+    return SoftmaxBranch(output.transpose(1, 2), lse, (backend, raw if need_lse else None, rest))
+
+
+def fused_softmax_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, state: tuple[Any, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return gradients of query, key and value [B, ., H, D] for a forward made with ``need_lse``.
+
+    ``output`` enters only through rowsum(grad * output): pass another tensor to account for a gradient of the
+    log-sum-exp. On CUDA the order of the sums for the query's gradient may vary from run to run.
+    """
+    backend, raw, rest = state
+    grad, query, key, value, output = (
+        _unit_stride(x).transpose(1, 2) for x in (grad, query, key, value, output)
+    )
+    tensors = (grad, query, key, value)
+    if backend == "cpu":
+        grads = aten._scaled_dot_product_flash_attention_for_cpu_backward(*tensors, output, raw, 0.0, False)
+    elif backend == "cudnn":
+        cum_q, cum_k, max_q, max_k, seed, offset = rest
+        grads = aten._scaled_dot_product_cudnn_attention_backward(
+            *tensors, output, raw, seed, offset, None, cum_q, cum_k, max_q, max_k, 0.0, False
+        )
+    elif backend == "flash":
+        cum_q, cum_k, max_q, max_k, seed, offset = rest
+        grads = aten._scaled_dot_product_flash_attention_backward(
+            *tensors, output, raw, cum_q, cum_k, max_q, max_k, 0.0, False, seed, offset
+        )
+    else:
+        seed, offset = rest
+        grads = aten._scaled_dot_product_efficient_attention_backward(
+            *tensors, None, output, raw, seed, offset, 0.0, [True, True, True, False], False
+        )
+    grad_query, grad_key, grad_value = (x.transpose(1, 2) for x in grads[:3])
+    return grad_query, grad_key, grad_value
+
+
+def _unit_stride(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
