@@ -1,1 +1,16 @@
 """Models: what a Wan pipeline is, where to find one, and the small one that ships with the workbench."""
+
+from workbench.models.facts import ModelFacts
+from workbench.models.loader import LoadedModel, adapter_of, load_model, model_facts, resolve_folder
+from workbench.models.prompts import CheckedPrompt, check_prompt
+
+__all__ = [
+    "CheckedPrompt",
+    "LoadedModel",
+    "ModelFacts",
+    "adapter_of",
+    "check_prompt",
+    "load_model",
+    "model_facts",
+    "resolve_folder",
+]
