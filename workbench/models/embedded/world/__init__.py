@@ -1,0 +1,31 @@
+"""A small procedural world: captioned clips of shaded solids on a ground under a sky.
+
+`sample_scene` draws a typed `Scene`, `caption` puts it into words, `render` shows it. The world is the
+embedded model's training data, and the truth its clips are judged by.
+"""
+
+from workbench.models.embedded.world.language import (
+    builder_vocabulary,
+    caption,
+    unknown_words,
+    vocabulary,
+    words,
+)
+from workbench.models.embedded.world.layout import object_boxes
+from workbench.models.embedded.world.render import render
+from workbench.models.embedded.world.scene import Scene, Solid, held_out_triple, is_held_out, sample_scene
+
+__all__ = [
+    "Scene",
+    "Solid",
+    "builder_vocabulary",
+    "caption",
+    "held_out_triple",
+    "is_held_out",
+    "object_boxes",
+    "render",
+    "sample_scene",
+    "unknown_words",
+    "vocabulary",
+    "words",
+]
