@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kernels.hybrid_attention import reference, sdpa, validation
+from kernels.hybrid_attention import reference, rehyat, sdpa, validation
 from kernels.hybrid_attention.feature_map import MapParameters, apply_feature_map
 from kernels.hybrid_attention.fused_softmax import softmax_backend
 from kernels.hybrid_attention.validation import ChunkSpec
@@ -32,8 +32,8 @@ def resolve_impl(query: Tensor, *, rate: int | None, impl: str = "auto") -> str:
     has_fused = softmax_backend(query, query if rate is None else query[:, ::rate]) is not None
     if impl == "sdpa" and not has_fused:
         raise ValueError(
-            f"impl 'sdpa' cannot run {query.dtype} with head_dim {query.shape[-1]} on {query.device}: no fused "
-            "attention of torch serves it, use impl 'reference'"
+            f"impl 'sdpa' cannot run {query.dtype} with head_dim {query.shape[-1]} on {query.device}: no "
+            "fused attention of torch serves it, use impl 'reference'"
         )
     return "sdpa" if has_fused else "reference"
 
@@ -52,18 +52,20 @@ def hybrid_attention(
     """Attend by softmax to every R-th key and by linear attention to the others, in one normalised sum.
 
     Args:
-        query: [B, N, H, D] after norm and position embedding; scores are q.k / sqrt(D).
-        key: [B, N, H, D].
-        value: [B, N, H, D].
+        query: [B, N, H, D] after norm and position embedding; scores are q.k / sqrt(D). A subset of the
+            queries may be given (distillation on random rows): N need not be the number of keys M.
+        key: [B, M, H, D].
+        value: [B, M, H, D].
         query_features: [B, N, H, F]; None is allowed at rate 1.
-        key_features: [B, N, H, F]; those of kept keys 0, R, 2R, ... are ignored. None is allowed at rate 1.
+        key_features: [B, M, H, F]; those of kept keys 0, R, 2R, ... are ignored. None is allowed at rate 1.
         rate: R >= 1 (1 is softmax attention), or None for linear attention alone.
         stabilizer: ``lse`` or ``rowmax``, what scales the softmax branch against the linear one.
         impl: ``auto``, ``reference``, ``sdpa`` or ``triton``; see ``resolve_impl``.
 
     Returns:
-        [B, N, H, D] in the dtype of ``query``. Features should not be negative: a query's summed linear mass below
-        zero counts as zero in a hybrid, and at ``rate=None`` a mass of at most 1e-20 yields zeros.
+        [B, N, H, D] in the dtype of ``query``. Features should not be negative: a linear mass (summed over
+        the keys) below zero counts as zero in a hybrid, and at ``rate=None`` a mass of at most 1e-20 yields
+        zeros.
 
     Raises:
         ValueError: for shapes, dtypes, devices, rates or names that do not fit, before anything runs.
@@ -75,7 +77,7 @@ def hybrid_attention(
     if rate == 1:
         query_features = key_features = None
     else:
-        validation.check_features(query, query_features, key_features)
+        validation.check_features(query, key, query_features, key_features)
     run = {"reference": reference.hybrid_attention_reference, "sdpa": sdpa.hybrid_attention_sdpa}
     chosen = run[resolve_impl(query, rate=rate, impl=impl)]
     return chosen(query, key, value, query_features, key_features, rate=rate, stabilizer=stabilizer)
@@ -94,8 +96,8 @@ def hybrid_attention_from_maps(
 ) -> Tensor:
     """Evaluate ``hybrid_attention`` on ``apply_feature_map`` of queries and keys, phi included.
 
-    Args and errors as ``hybrid_attention``; ``query_map`` and ``key_map`` belong to the heads and head dimension of
-    ``query`` and have the same number of features.
+    Args and errors as ``hybrid_attention``; ``query_map`` and ``key_map`` belong to the heads and head
+    dimension of ``query`` and have the same number of features.
     """
     validation.check_operator(rate, stabilizer, impl)
     validation.check_query_key_value(query, key, value)
@@ -126,7 +128,7 @@ def rehyat_attention(
     form: validation.Form = "parallel",
     impl: validation.Impl = "auto",
 ) -> Tensor:
-    """Attend by softmax inside a chunk of frames and its overlap, by linear attention to everything before (ReHyAt).
+    """Attend by softmax inside a chunk of frames and its overlap, by linear attention to all before (ReHyAt).
 
     Args:
         query: [B, N, H, D], tokens frame-major.
@@ -150,7 +152,9 @@ def rehyat_attention(
     validation.check_operator(None, "lse", impl)
     validation.check_choice("form", form, ("parallel", "recurrent"))
     validation.check_query_key_value(query, key, value)
-    validation.check_features(query, query_features, key_features)
+    validation.check_features(query, key, query_features, key_features)
+    if query.shape != key.shape:
+        raise ValueError(f"key must have the shape of query {list(query.shape)}, got {list(key.shape)}")
     if query.shape[1] % chunks.frame_tokens:
         raise ValueError(f"{query.shape[1]} tokens are not whole frames of {chunks.frame_tokens}")
     tensors = (query, key, value, query_features, key_features)
@@ -158,4 +162,4 @@ def rehyat_attention(
         raise ValueError("rehyat_attention has no 'triton' implementation, use 'auto', 'sdpa' or 'reference'")
     if resolve_impl(query, rate=2, impl=impl) == "reference":
         return reference.rehyat_attention_reference(*tensors, chunks=chunks, stabilizer="lse")
-    return sdpa.rehyat_attention_sdpa(*tensors, chunks=chunks, stabilizer="lse", form=form)
+    return rehyat.rehyat_attention_sdpa(*tensors, chunks=chunks, stabilizer="lse", form=form)

@@ -22,9 +22,18 @@ Positivity = Literal["relu", "softplus", "square", "none"]
 MAX_DEGREE = 3
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}
+def _gelu_(x: Tensor) -> Tensor:
+    return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
+
+
+def _silu_(x: Tensor) -> Tensor:
+    return F.silu(x, inplace=not x.requires_grad)
+
+
+# Both tables may overwrite their argument.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": _gelu_, "silu": _silu_, "relu": torch.relu_}
 POSITIVITIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
+    "relu": torch.relu_,
     "softplus": F.softplus,
     "square": torch.square,
     "none": lambda x: x,
@@ -33,15 +42,15 @@ POSITIVITIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, eq=False)
 class MapParameters:
-    """Hold the parameters of one two-layer polynomial feature map (Attention Surgery, arXiv 2509.24899, section 3).
+    """Hold the parameters of one two-layer polynomial feature map (Attention Surgery, arXiv 2509.24899).
 
     Attributes:
         weight_1: [H, D, W1].
         bias_1: [H, W1].
         weight_2: [H, W1, F]; F is the number of features per head.
         bias_2: [H, F].
-        log_scale: [H] or scalar; the features are multiplied by its exponential. Start small (log 0.01): the hybrid
-            then starts where the linear branch is off and distils to a lower error.
+        log_scale: [H] or scalar; the features are multiplied by its exponential. Start small (log 0.01): the
+            hybrid then starts where the linear branch is off and distils to a lower error.
         degree: P in 1..3; output p of P (split as ``torch.tensor_split`` does) is raised to the power p.
         activation: of the hidden layer; ``gelu`` is the exact (erf) form.
         positivity: applied to the output before the powers.
@@ -62,8 +71,8 @@ class MapParameters:
     def __post_init__(self) -> None:
         if self.weight_1.dim() != 3 or self.weight_2.dim() != 3:
             raise ValueError(
-                "a feature map needs weight_1 [heads, head_dim, hidden] and weight_2 [heads, hidden, features], got "
-                f"{list(self.weight_1.shape)} and {list(self.weight_2.shape)}"
+                "a feature map needs weight_1 [heads, head_dim, hidden] and weight_2 [heads, hidden, "
+                f"features], got {list(self.weight_1.shape)} and {list(self.weight_2.shape)}"
             )
         heads, _, hidden = self.weight_1.shape
         features = self.weight_2.shape[2]
@@ -157,6 +166,10 @@ def unscaled_features(x: Tensor, parameters: MapParameters) -> Tensor:
     if parameters.degree == 1:
         return positive
     parts = torch.tensor_split(positive, parameters.degree, dim=2)
+    if not positive.requires_grad:
+        for power, part in enumerate(parts[1:], start=2):
+            part.pow_(power)
+        return positive
     return torch.cat([parts[0], *(part**power for power, part in enumerate(parts[1:], start=2))], dim=2)
 
 
@@ -170,7 +183,7 @@ def apply_feature_map(x: Tensor, parameters: MapParameters) -> Tensor:
     Returns:
         Features [B, N, H, F] in the dtype of ``x``; positivity, powers and scale run in at least fp32.
     """
-    batch, tokens, heads, _ = x.shape
+    batch, tokens = x.shape[:2]
     features = unscaled_features(x, parameters)
     scale = parameters.log_scale.to(features.dtype).exp().reshape(-1, 1, 1)
     return (features * scale).to(x.dtype).unflatten(1, (batch, tokens)).permute(1, 2, 0, 3)

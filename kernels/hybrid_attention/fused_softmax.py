@@ -1,4 +1,4 @@
-"""Softmax attention with log-sum-exp from torch's fused kernels, forward and backward, [B, N, H, D] in and out.
+"""Softmax attention with log-sum-exp from torch's fused kernels, forward and backward, layout [B, N, H, D].
 
 Knows which of torch's operators serves which device, dtype and shape; nothing about hybrid attention.
 """
@@ -23,7 +23,7 @@ CPU_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxBranch:
-    """Hold output [B, N, H, D], natural log-sum-exp [B, H, N] (None where not asked) and what the backward needs."""
+    """Hold output [B, N, H, D], log-sum-exp [B, H, N] (None where not asked) and what the backward needs."""
 
     output: Tensor
     log_sum_exp: Tensor | None
@@ -31,7 +31,7 @@ class SoftmaxBranch:
 
 
 def softmax_backend(query: Tensor, key: Tensor) -> str | None:
-    """Name torch's operator for these tensors: ``cpu``, ``cudnn``, ``flash``, ``efficient``, or None if none serves."""
+    """Name the operator that serves these tensors: ``cpu``, ``cudnn``, ``flash``, ``efficient`` or None."""
     if query.device.type == "cpu":
         return "cpu" if query.dtype in CPU_DTYPES else None
     if query.device.type != "cuda":
@@ -70,8 +70,8 @@ def fused_softmax(query: Tensor, key: Tensor, value: Tensor, *, need_lse: bool) 
         rest = tuple(rest_)
     else:
         raise ValueError(
-            f"no fused attention of torch serves {query.dtype} with head_dim {query.shape[-1]} on {query.device}: "
-            "use impl='reference'"
+            f"no fused attention of torch serves {query.dtype} with head_dim {query.shape[-1]} on "
+            f"{query.device}: use impl 'reference'"
         )
     lse = raw.reshape(*raw.shape[:2], -1)[..., : query.shape[1]] if need_lse else None
     return SoftmaxBranch(output.transpose(1, 2), lse, (backend, raw if need_lse else None, rest))

@@ -4,11 +4,12 @@ This file is the oracle of every faster implementation. Shapes: B batch, N token
 F features, M softmax (kept) keys.
 
     y_i = [ sum_{j in S} exp(s_ij - c_i) v_j + phi_q(i) . sum_{j in L} phi_k(j) v_j ]
-        / [ sum_{j in S} exp(s_ij - c_i)     + max(phi_q(i) . sum_{j in L} phi_k(j), 0) ],     s_ij = q_i.k_j / sqrt(D)
+        / [ sum_{j in S} exp(s_ij - c_i)     + max(phi_q(i) . sum_{j in L} phi_k(j), 0) ]
 
-c_i is the log-sum-exp of the row over S ("lse": the first sum of the denominator is then 1) or its maximum ("rowmax").
-The linear mass of a query is never counted below zero, so that the denominator of a hybrid stays positive whatever the
-features are. Without softmax keys (rate None), a query whose linear mass is at most ``MASS_FLOOR`` gets zeros.
+with s_ij = q_i.k_j / sqrt(D). c_i is the log-sum-exp of the row over S ("lse": the first sum of the
+denominator is then 1) or its maximum ("rowmax"). The linear mass of a query is never counted below zero, so
+that the denominator of a hybrid stays positive whatever the features are. Without softmax keys (rate None),
+a query whose linear mass is at most ``MASS_FLOOR`` gets zeros.
 Source: Attention Surgery, arXiv 2509.24899, equation of hybrid attention; ReHyAt, arXiv 2601.04342.
 """
 
@@ -79,7 +80,7 @@ def hybrid_attention_reference(
     """Evaluate the formula above with every matrix in memory; the result has the dtype of ``query``."""
     wide = accumulation_dtype(query.dtype)
     query_, key_, value_ = query.to(wide), key.to(wide), value.to(wide)
-    kept = torch.zeros(query.shape[1], dtype=torch.bool, device=query.device)
+    kept = torch.zeros(key.shape[1], dtype=torch.bool, device=query.device)
     if rate is not None:
         kept[::rate] = True
     softmax_sum, softmax_mass = None, None
@@ -106,7 +107,7 @@ def rehyat_attention_reference(
     chunks: ChunkSpec,
     stabilizer: str,
 ) -> Tensor:
-    """Evaluate ReHyAt with two N x N masks: softmax inside a chunk and its overlap, linear over all keys before."""
+    """Evaluate ReHyAt with two N x N masks: softmax near (chunk and overlap), linear over all keys before."""
     wide = accumulation_dtype(query.dtype)
     tokens = query.shape[1]
     near = torch.zeros(tokens, tokens, dtype=torch.bool, device=query.device)

@@ -1,14 +1,15 @@
 """Hybrid attention out of torch's own attention and matrix products; nothing of size N x N.
 
-The softmax branch is one call of the device's fused attention (cuDNN or flash on CUDA, torch's flash on the CPU) on the
-strided views ``key[:, ::R]`` and ``value[:, ::R]``, which costs no copy. The linear branch is three products. One
-autograd function merges both, so that a distillation step (gradients of features alone) never enters the backward of
-the softmax branch. Not twice differentiable: ``impl="reference"`` is.
+The softmax branch is one call of the device's fused attention (cuDNN or flash on CUDA, torch's flash on the
+CPU) on the strided views ``key[:, ::R]`` and ``value[:, ::R]``, which costs no copy. The linear branch is
+three products. One autograd function merges both, so that a distillation step (gradients of features alone)
+never enters the backward of the softmax branch. Not twice differentiable: ``impl="reference"`` is.
 
-Gradient of the softmax branch: with weights p_ij = exp(s_ij - lse_i), every fused backward computes
-dS = P * (dO V^T - delta), delta = rowsum(dO * out), and takes ``out`` as an argument. With c_i constant the branch's
-mass carries a gradient too, and delta becomes rowsum(dO * y) with y the merged output: the same backward serves, given y
-in the place of its own output. With c_i = lse_i the mass is constant and ``out`` is the branch's own output.
+Gradient of the softmax branch: with weights p_ij = exp(s_ij - lse_i), every fused backward computes dS = P
+* (dO V^T - delta), delta = rowsum(dO * out), and takes ``out`` as an argument. With c_i constant the mass
+of the branch carries a gradient too, and delta becomes rowsum(dO * y) with y the merged output: the same
+backward serves, given y in the place of its own output. With c_i = lse_i the mass is constant and ``out``
+is the own output of the branch.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels.hybrid_attention.feature_map import MapParameters, unscaled_features
-from kernels.hybrid_attention.fused_softmax import fused_softmax, fused_softmax_backward
-from kernels.hybrid_attention.reference import MASS_FLOOR, accumulation_dtype
-from kernels.hybrid_attention.validation import ChunkSpec
+from kernels.hybrid_attention.feature_map import MapParameters, apply_feature_map, unscaled_features
+from kernels.hybrid_attention.fused_softmax import (
+    SoftmaxBranch,
+    fused_softmax,
+    fused_softmax_backward,
+)
+from kernels.hybrid_attention.reference import accumulation_dtype, merge
 
 ROWMAX_SCORES = 1 << 24
+SLICE_TOKENS = 256
+SLICE_ELEMENTS = 1 << 18
 
 
 def linear_tokens(x: Tensor, rate: int | None) -> Tensor:
@@ -46,22 +52,30 @@ def rows_by_head(x: Tensor) -> Tensor:
     return x.permute(2, 0, 1, 3).flatten(0, 1) if x.shape[0] == 1 else x.permute(0, 2, 1, 3).flatten(0, 1)
 
 
-def linear_state(key_features: Tensor, value: Tensor) -> Tensor:
-    """Return the mean over the keys of phi_k(k_j) [v_j, 1]: [B*H, F, D + 1] from rows [B*H, N_L, F] and [B*H, N_L, D].
+def state_divisor(value: Tensor) -> int:
+    """Return what the state is divided by: the number of keys in fp16 (a sum would overflow), else 1."""
+    return value.shape[1] if value.dtype == torch.float16 else 1
 
-    The mean, not the sum, keeps fp16 in range; ``linear_output`` multiplies the count back in wide arithmetic.
+
+def linear_state(key_features: Tensor, value: Tensor) -> Tensor:
+    """Return sum_j phi_k(k_j) [v_j, 1] over ``state_divisor``.
+
+    [B*H, F, D + 1] from rows [B*H, N_L, F] and [B*H, N_L, D].
     """
-    ones = value.new_ones(()).expand(*value.shape[:2], 1)
-    return torch.bmm(key_features.transpose(1, 2), torch.cat([value, ones], dim=2) / value.shape[1])
+    divisor = state_divisor(value)
+    ones = value.new_full((), 1 / divisor).expand(*value.shape[:2], 1)
+    value = value if divisor == 1 else value / divisor
+    return torch.bmm(key_features.transpose(1, 2), torch.cat([value, ones], dim=2))
 
 
 def linear_output(
-    query_features: Tensor, state: Tensor, *, count: int | Tensor, batch: int
+    query_features: Tensor, state: Tensor, *, divisor: int, batch: int
 ) -> tuple[Tensor, Tensor]:
-    """Return numerator [B, N, H, D] and mass [B, N, H] of the linear branch from rows [B*H, N, F] and its state."""
+    """Return numerator [B, N, H, D] and mass [B, N, H] of the linear branch from rows [B*H, N, F]."""
     both = torch.bmm(query_features, state.to(query_features.dtype))
     both_BNHD = both.to(accumulation_dtype(both.dtype)).unflatten(0, (batch, -1)).transpose(1, 2)
-    both_BNHD = both_BNHD * count
+    if divisor != 1:
+        both_BNHD = both_BNHD * divisor
     return both_BNHD[..., :-1], both_BNHD[..., -1]
 
 
@@ -79,11 +93,36 @@ def row_maximum(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(values, dim=-1), torch.cat(indices, dim=-1)
 
 
+def softmax_and_weight(
+    query: Tensor, key: Tensor, value: Tensor, *, stabilizer: str, need_lse: bool
+) -> tuple[SoftmaxBranch, Tensor | None, Tensor | None]:
+    """Return the softmax branch, its mass [B, N, H] (None where it is 1) and the keys of the row maxima."""
+    branch = fused_softmax(query, key, value, need_lse=need_lse or stabilizer == "rowmax")
+    if stabilizer == "lse":
+        return branch, None, None
+    assert branch.log_sum_exp is not None
+    maximum, peak = row_maximum(query, key)
+    return branch, torch.exp(branch.log_sum_exp - maximum).transpose(1, 2), peak
+
+
+def merge_in_place(output: Tensor, weight: Tensor | None, linear_sum: Tensor, linear_mass: Tensor) -> Tensor:
+    """Turn the softmax output [B, N, H, D] into the hybrid's; return its denominator [B, N, H, 1]."""
+    denominator = linear_mass.clamp_min(0)
+    denominator = denominator.add_(1 if weight is None else weight).unsqueeze(-1)
+    wide = output.to(linear_sum.dtype)
+    if weight is not None:
+        wide.mul_(weight.unsqueeze(-1))
+    wide.add_(linear_sum).div_(denominator)
+    if wide is not output:
+        output.copy_(wide)
+    return denominator
+
+
 class HybridMerge(torch.autograd.Function):
     """Softmax over the kept keys, merged with a linear numerator [B, N, H, D] and mass [B, N, H]."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         query: Tensor,
         key: Tensor,
@@ -93,27 +132,19 @@ class HybridMerge(torch.autograd.Function):
         stabilizer: str,
     ) -> Tensor:
         trains_softmax = any(ctx.needs_input_grad[:3])
-        branch = fused_softmax(query, key, value, need_lse=trains_softmax or stabilizer == "rowmax")
-        weight, peak = None, None
-        denominator = linear_mass.clamp_min(0)
-        if stabilizer == "rowmax":
-            maximum, peak = row_maximum(query, key)
-            weight = torch.exp(branch.log_sum_exp - maximum).transpose(1, 2)
-            output = (branch.output * weight.unsqueeze(-1)).add_(linear_sum)
-            denominator = denominator.add_(weight).unsqueeze(-1)
-        else:
-            output = branch.output.to(linear_sum.dtype, copy=False) + linear_sum
-            denominator = denominator.add_(1).unsqueeze(-1)
-        merged = output.div_(denominator).to(query.dtype)
-        ctx.branch = branch.state if trains_softmax else None
-        ctx.save_for_backward(
-            query, key, value, branch.output, merged, linear_mass, denominator, weight, peak
+        branch, weight, peak = softmax_and_weight(
+            query, key, value, stabilizer=stabilizer, need_lse=trains_softmax
         )
+        own = branch.output if trains_softmax else None
+        merged = branch.output.clone() if trains_softmax else branch.output
+        denominator = merge_in_place(merged, weight, linear_sum, linear_mass)
+        ctx.branch = branch.state if trains_softmax else None
+        ctx.save_for_backward(query, key, value, own, merged, linear_mass, denominator, weight, peak)
         return merged
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, own, merged, linear_mass, denominator, weight, peak = ctx.saved_tensors
         grad_sum = grad.to(denominator.dtype) / denominator
         grad_mass = (grad_sum * merged).sum(dim=-1).neg_().masked_fill_(linear_mass < 0, 0)
@@ -154,7 +185,7 @@ def hybrid_attention_sdpa(
     stabilizer: str,
 ) -> Tensor:
     """Evaluate hybrid attention on given features (arguments as ``hybrid_attention``)."""
-    if rate == 1 or (rate is not None and query.shape[1] == 1):
+    if rate == 1 or (rate is not None and key.shape[1] == 1):
         return dense_attention(query, key, value)
     assert query_features is not None and key_features is not None
     return _hybrid(
@@ -180,11 +211,20 @@ def hybrid_attention_from_maps_sdpa(
 ) -> Tensor:
     """Evaluate hybrid attention with phi inside (arguments as ``hybrid_attention_from_maps``).
 
-    phi_k runs on the linear tokens alone, and both scales act on the small state.
+    phi_k runs on the linear tokens alone. Both scales act on the small state, except in fp16, whose range
+    features without their scale can leave.
     """
-    if rate == 1 or (rate is not None and query.shape[1] == 1):
+    if rate == 1 or (rate is not None and key.shape[1] == 1):
         return dense_attention(query, key, value)
+    if query.dtype == torch.float16:
+        features = apply_feature_map(query, query_map), apply_feature_map(key, key_map)
+        return hybrid_attention_sdpa(query, key, value, *features, rate=rate, stabilizer=stabilizer)
     scale = (query_map.log_scale + key_map.log_scale).to(accumulation_dtype(query.dtype)).exp()
+    trains = any(x.requires_grad for x in (query, key, value, *query_map.tensors, *key_map.tensors))
+    if query.device.type == "cpu" and not (trains and torch.is_grad_enabled()):
+        return _from_maps_in_slices(
+            query, key, value, query_map, key_map, rate=rate, stabilizer=stabilizer, state_scale=scale
+        )
     return _hybrid(
         query,
         key,
@@ -225,67 +265,57 @@ def _hybrid(
     state_scale: Tensor | None = None,
 ) -> Tensor:
     batch, _, heads, _ = query.shape
-    state = linear_state(key_rows, rows_by_head(linear_tokens(value, rate)))
+    value_rows = rows_by_head(linear_tokens(value, rate))
+    state = linear_state(key_rows, value_rows)
     if state_scale is not None:
-        state = state * state_scale.expand(heads).repeat(batch).reshape(-1, 1, 1)
-    linear_sum, linear_mass = linear_output(query_rows, state, count=key_rows.shape[1], batch=batch)
+        state = state * scale_rows(state_scale, batch, heads)
+    linear_sum, linear_mass = linear_output(query_rows, state, divisor=state_divisor(value_rows), batch=batch)
     if rate is None:
-        guarded = linear_mass.masked_fill(linear_mass <= MASS_FLOOR, math.inf)
-        return (linear_sum / guarded.unsqueeze(-1)).to(query.dtype)
+        return merge(None, None, linear_sum, linear_mass).to(query.dtype)
     return HybridMerge.apply(query, key[:, ::rate], value[:, ::rate], linear_sum, linear_mass, stabilizer)
 
 
-def rehyat_attention_sdpa(
+def scale_rows(scale: Tensor, batch: int, heads: int) -> Tensor:
+    """Expand a scalar or per-head scale to [B*H, 1, 1]."""
+    return scale.expand(heads).repeat(batch).reshape(-1, 1, 1)
+
+
+def _from_maps_in_slices(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    query_features: Tensor,
-    key_features: Tensor,
+    query_map: MapParameters,
+    key_map: MapParameters,
     *,
-    chunks: ChunkSpec,
+    rate: int | None,
     stabilizer: str,
-    form: str,
+    state_scale: Tensor,
 ) -> Tensor:
-    """Evaluate ReHyAt chunk by chunk.
-
-    ``parallel`` forms the states of all chunks first by a cumulative sum (chunks are then independent); ``recurrent``
-    carries one state from chunk to chunk and adds only the tokens that became far, so memory does not grow with N.
-    """
-    boundaries = chunks.boundaries(query.shape[1])
-    query_rows, key_rows, value_rows = (rows_by_head(x) for x in (query_features, key_features, value))
-    wide = accumulation_dtype(query.dtype)
-    steps = [far for far, _, _ in boundaries]
-    previous = [0, *steps[:-1]]
-
-    def increment(first: int, last: int) -> Tensor:
-        """Return the summed state of the tokens first..last-1 that became far in one step."""
-        if first == last:
-            return key_rows.new_zeros(
-                key_rows.shape[0], key_rows.shape[2], value_rows.shape[2] + 1, dtype=wide
-            )
-        mean = linear_state(key_rows[:, first:last].contiguous(), value_rows[:, first:last])
-        return mean.to(wide) * (last - first)
-
-    if form == "parallel":
-        increments = [increment(first, last) for first, last in zip(previous, steps, strict=True)]
-        states = list(torch.stack(increments).cumsum(dim=0).unbind(0))
-    outputs = []
-    running = increment(0, 0)
-    for index, (first_key, first, end) in enumerate(boundaries):
-        if form == "parallel":
-            running = states[index]
+    """Do the same without gradients, a slice of tokens at a time, so that features stay in a CPU's cache."""
+    batch, _, heads, _ = query.shape
+    step = max(SLICE_TOKENS, SLICE_ELEMENTS // (batch * heads * query_map.num_features))
+    state: Tensor | None = None
+    keys, values = linear_tokens(key, rate), linear_tokens(value, rate)
+    for key_, value_ in zip(keys.split(step, dim=1), values.split(step, dim=1), strict=True):
+        part = linear_state(_feature_rows(key_, key_map), rows_by_head(value_)).to(state_scale.dtype)
+        state = part if state is None else state.add_(part)
+    assert state is not None
+    state *= scale_rows(state_scale, batch, heads)
+    if rate is None:
+        output, weight = torch.empty_like(query, memory_format=torch.contiguous_format), None
+    else:
+        branch, weight, _ = softmax_and_weight(
+            query, key[:, ::rate], value[:, ::rate], stabilizer=stabilizer, need_lse=False
+        )
+        output = branch.output
+    for first in range(0, query.shape[1], step):
+        here = slice(first, first + step)
+        rows = _feature_rows(query[:, here], query_map)
+        linear_sum, linear_mass = linear_output(rows, state, divisor=1, batch=batch)
+        if rate is None:
+            output[:, here] = merge(None, None, linear_sum, linear_mass)
         else:
-            running = running + increment(previous[index], steps[index])
-        linear_sum, linear_mass = linear_output(
-            query_rows[:, first:end],
-            running / max(first_key, 1),
-            count=max(first_key, 1),
-            batch=query.shape[0],
-        )
-        window = slice(first_key, end)
-        outputs.append(
-            HybridMerge.apply(
-                query[:, first:end], key[:, window], value[:, window], linear_sum, linear_mass, stabilizer
+            merge_in_place(
+                output[:, here], None if weight is None else weight[:, here], linear_sum, linear_mass
             )
-        )
-    return torch.cat(outputs, dim=1)
+    return output

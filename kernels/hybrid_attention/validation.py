@@ -56,7 +56,7 @@ def check_rate(rate: int | None) -> None:
 
 
 def check_query_key_value(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Raise ValueError unless the three are [B, N, H, D] of one shape, floating dtype and device."""
+    """Raise ValueError unless query [B, N, H, D] and key, value [B, M, H, D] fit together."""
     if query.dim() != 4 or min(query.shape) < 1:
         raise ValueError(
             f"query must be [batch, tokens, heads, head_dim], none of them 0, got {list(query.shape)}"
@@ -64,9 +64,12 @@ def check_query_key_value(query: Tensor, key: Tensor, value: Tensor) -> None:
     if not query.is_floating_point():
         raise ValueError(f"query must be floating point, got {query.dtype}")
     for name, tensor in (("key", key), ("value", value)):
-        if tensor.shape != query.shape:
+        batch, _, heads, head_dim = query.shape
+        if tensor.dim() != 4 or (*tensor.shape[:1], *tensor.shape[2:]) != (batch, heads, head_dim):
+            raise ValueError(f"{name} must be {[batch, 'tokens', heads, head_dim]}, got {list(tensor.shape)}")
+        if tensor.shape[1] < 1 or tensor.shape[1] != key.shape[1]:
             raise ValueError(
-                f"{name} must have the shape of query {list(query.shape)}, got {list(tensor.shape)}"
+                f"key and value must have the same tokens, got {key.shape[1]} and {tensor.shape[1]}"
             )
         if tensor.dtype != query.dtype:
             raise ValueError(f"{name} must have the dtype of query {query.dtype}, got {tensor.dtype}")
@@ -74,21 +77,26 @@ def check_query_key_value(query: Tensor, key: Tensor, value: Tensor) -> None:
             raise ValueError(f"{name} must be on the device of query {query.device}, got {tensor.device}")
 
 
-def check_features(query: Tensor, query_features: Tensor | None, key_features: Tensor | None) -> None:
-    """Raise ValueError unless both features are [B, N, H, F] for this query, in its dtype, on its device."""
+def check_features(
+    query: Tensor, key: Tensor, query_features: Tensor | None, key_features: Tensor | None
+) -> None:
+    """Raise ValueError unless the features are [B, tokens, H, F] for this query and key, dtype and device."""
     if query_features is None or key_features is None:
         raise ValueError("query_features and key_features are needed unless rate is 1, got None")
-    for name, features in (("query_features", query_features), ("key_features", key_features)):
-        if features.dim() != 4 or features.shape[:3] != query.shape[:3] or features.shape[3] < 1:
-            raise ValueError(f"{name} must be {[*query.shape[:3], 'features']}, got {list(features.shape)}")
+    for name, features, tokens in (
+        ("query_features", query_features, query),
+        ("key_features", key_features, key),
+    ):
+        if features.dim() != 4 or features.shape[:3] != tokens.shape[:3] or features.shape[3] < 1:
+            raise ValueError(f"{name} must be {[*tokens.shape[:3], 'features']}, got {list(features.shape)}")
         if features.dtype != query.dtype:
             raise ValueError(f"{name} must have the dtype of query {query.dtype}, got {features.dtype}")
         if features.device != query.device:
             raise ValueError(f"{name} must be on the device of query {query.device}, got {features.device}")
-    if query_features.shape != key_features.shape:
+    if query_features.shape[3] != key_features.shape[3]:
         raise ValueError(
-            f"query_features and key_features must agree, got {list(query_features.shape)} "
-            f"and {list(key_features.shape)}"
+            "query_features and key_features must have the same number of features, got "
+            f"{query_features.shape[3]} and {key_features.shape[3]}"
         )
 
 
@@ -98,7 +106,8 @@ def check_maps(query: Tensor, query_map: MapParameters, key_map: MapParameters) 
     for name, parameters in (("query_map", query_map), ("key_map", key_map)):
         if (parameters.num_heads, parameters.head_dim) != (heads, head_dim):
             raise ValueError(
-                f"{name} must be for {heads} heads of {head_dim}, got {parameters.num_heads} of {parameters.head_dim}"
+                f"{name} must be for {heads} heads of {head_dim}, got {parameters.num_heads} of "
+                f"{parameters.head_dim}"
             )
         if any(tensor.device != query.device for tensor in parameters.tensors):
             raise ValueError(f"{name} must be on the device of query {query.device}")
