@@ -38,11 +38,7 @@ def fetch_from_hub(repository: str, *, name: str, allow_network: bool) -> Path:
     if folder is not None and _complete(folder):
         return folder
     if not allow_network:
-        state = (
-            "is only partly on this machine"
-            if folder is not None and not complete
-            else "is not on this machine"
-        )
+        state = "is not on this machine" if folder is None else f"is only partly here ({_unfinished(folder)})"
         raise InputError(
             f"{name} {state}; allow the download with --allow-network, "
             "or use the embedded model, which still works."
@@ -54,6 +50,13 @@ def _complete(folder: Path) -> bool:
     """Return whether a snapshot has an index and no blob of its repository is unfinished."""
     blobs = folder.parent.parent / "blobs"
     return (folder / "model_index.json").exists() and not any(blobs.glob("*.incomplete"))
+
+
+def _unfinished(folder: Path) -> str:
+    parts = sorted((folder.parent.parent / "blobs").glob("*.incomplete"))
+    if not parts:
+        return "model_index.json is missing"
+    return f"an unfinished file of {parts[0].stat().st_size:,} bytes, {len(parts)} in all"
 
 
 def _download(repository: str, *, name: str) -> Path:
@@ -80,10 +83,9 @@ def _download(repository: str, *, name: str) -> Path:
         ) from None
     except HfHubHTTPError as error:
         code = error.response.status_code if error.response is not None else "no"
-        denied = code in (401, 403)
-        reason = (
-            "access denied by the hub; check your token" if denied else f"the hub answered {code}; try later"
-        )
+        reason = f"the hub answered {code}; try later"
+        if code in (401, 403):
+            reason = "access denied by the hub; check your token"
         raise InputError(f"{name} could not be fetched: {reason}.") from None
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError, OSError):
         raise InputError(

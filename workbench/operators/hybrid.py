@@ -1,0 +1,119 @@
+"""Hybrid attention of Attention Surgery and its linear limit: spec, cost and module.
+
+Every R-th token keeps softmax, all others go through the feature maps (arXiv 2509.24899). The formula
+itself is in `kernels.hybrid_attention`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from kernels.hybrid_attention import hybrid_attention, hybrid_attention_from_maps
+from workbench.operators.feature_maps import AnyFeatureMapSpec, FeatureMapSpec, PolynomialSpec
+from workbench.operators.flops import AttentionFlops, HeadShape, dense_core
+from workbench.operators.module import FeatureOperator
+from workbench.types import StrictModel, TokenGrid
+
+if TYPE_CHECKING:
+    from workbench.operators.context import BlockContext
+
+Stabilizer = Literal["lse", "rowmax"]
+
+
+class HybridSpec(StrictModel):
+    """Softmax over tokens 0, R, 2R, ... and linear attention over the others, in one normalised sum.
+
+    Attributes:
+        rate: R, at least 2; 1 would be softmax and `linear` has its own spec.
+        stabilizer: what the softmax branch is scaled by against the linear one; equal in quality, "lse"
+            cheaper.
+    """
+
+    kind: Literal["hybrid"] = "hybrid"
+    rate: Annotated[int, Field(ge=2)]
+    feature_map: FeatureMapSpec = PolynomialSpec()
+    stabilizer: Stabilizer = "lse"
+
+    @property
+    def needs_training(self) -> bool:
+        return True
+
+    @property
+    def short(self) -> str:
+        return f"R{self.rate}"
+
+    def flops(self, grid: TokenGrid, shape: HeadShape) -> AttentionFlops:
+        """Return 4 N N_S d, the maps on N queries and N_L keys, and the state of N_L keys read by N
+        queries.
+        """
+        tokens = grid.num_tokens
+        kept = -(-tokens // self.rate)
+        return _linear_flops(self.feature_map, tokens, tokens - kept, shape)._replace(
+            softmax=dense_core(tokens, kept, shape)
+        )
+
+
+class LinearSpec(StrictModel):
+    """Linear attention over all tokens: no softmax at all."""
+
+    kind: Literal["linear"] = "linear"
+    feature_map: FeatureMapSpec = PolynomialSpec()
+
+    @property
+    def needs_training(self) -> bool:
+        return True
+
+    @property
+    def short(self) -> str:
+        return "linear"
+
+    def flops(self, grid: TokenGrid, shape: HeadShape) -> AttentionFlops:
+        """Return the maps on N queries and N keys, and the state of N keys read by N queries."""
+        return _linear_flops(self.feature_map, grid.num_tokens, grid.num_tokens, shape)
+
+
+def _linear_flops(
+    feature_map: AnyFeatureMapSpec, queries: int, keys: int, shape: HeadShape
+) -> AttentionFlops:
+    features = feature_map.num_features(shape.head_dim)
+    return AttentionFlops(
+        softmax=0.0,
+        feature_maps=feature_map.flops_per_token(shape) * (queries + keys),
+        linear=2.0 * shape.num_heads * features * shape.head_dim * (queries + keys),
+    )
+
+
+class HybridAttention(FeatureOperator):
+    """The operator of `HybridSpec` and `LinearSpec`."""
+
+    def __init__(
+        self, spec: HybridSpec | LinearSpec, shape: HeadShape, *, generator: torch.Generator
+    ) -> None:
+        super().__init__(spec.feature_map, shape, generator=generator)
+        self.spec = spec
+        self.rate = spec.rate if isinstance(spec, HybridSpec) else None
+        self.stabilizer: Stabilizer = spec.stabilizer if isinstance(spec, HybridSpec) else "lse"
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, context: BlockContext) -> Tensor:
+        """Attend; all tensors [B, N, H, D]. With the linear branch off only the kept tokens are attended
+        to.
+        """
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        if not self.linear_branch:
+            if self.rate is None:
+                return torch.zeros_like(value)
+            nothing = query.new_zeros(*query.shape[:3], 1)
+            return self._attend(query, key, value, nothing, nothing)
+        query_map, key_map = self.query_map.kernel_parameters(), self.key_map.kernel_parameters()
+        if query_map is None or key_map is None:
+            return self._attend(query, key, value, self.query_map(query), self.key_map(key))
+        return hybrid_attention_from_maps(
+            query, key, value, query_map, key_map, rate=self.rate, stabilizer=self.stabilizer, impl=self.impl
+        )
+
+    def _attend(self, *tensors: Tensor) -> Tensor:
+        return hybrid_attention(*tensors, rate=self.rate, stabilizer=self.stabilizer, impl=self.impl)
