@@ -12,7 +12,7 @@ from workbench.models.embedded.world.language import (
     words,
 )
 from workbench.models.embedded.world.layout import object_boxes
-from workbench.models.embedded.world.render import render
+from workbench.models.embedded.world.render import object_masks, render
 from workbench.models.embedded.world.scene import Scene, Solid, held_out_triple, is_held_out, sample_scene
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "held_out_triple",
     "is_held_out",
     "object_boxes",
+    "object_masks",
     "render",
     "sample_scene",
     "unknown_words",

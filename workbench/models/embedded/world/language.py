@@ -138,11 +138,11 @@ MIRROR: dict[Relation, Relation] = {
     "in front of": "behind",
 }
 ALIASES = {
-    "aqua": "cyan", "azure": "blue", "brown": "orange", "crimson": "red", "gold": "yellow", "golden": "yellow",
-    "lime": "green", "magenta": "pink", "navy": "blue", "scarlet": "red", "teal": "cyan", "giant": "huge",
-    "mini": "tiny", "beach": "sand", "dune": "sand", "lawn": "grass", "lake": "water", "ocean": "sea",
-    "dusk": "sunset", "pyramid": "cone", "globe": "ball", "wheel": "ring", "jumps": "hops", "jumping": "hopping",
-    "dotted": "checked",
+    "aqua": "cyan", "azure": "blue", "brown": "orange", "crimson": "red", "gold": "yellow",
+    "golden": "yellow", "lime": "green", "magenta": "pink", "navy": "blue", "scarlet": "red", "teal": "cyan",
+    "giant": "huge", "mini": "tiny", "beach": "sand", "dune": "sand", "lawn": "grass", "lake": "water",
+    "ocean": "sea", "dusk": "sunset", "pyramid": "cone", "globe": "ball", "wheel": "ring", "jumps": "hops",
+    "jumping": "hopping", "dotted": "checked",
 }  # fmt: skip
 
 

@@ -7,7 +7,6 @@ vertical, and pans by turning about its own vertical. Time is counted in clips: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -268,8 +267,3 @@ def object_boxes(scene: Scene, num_frames: int, height: int, width: int) -> np.n
     boxes = frame_boxes(scene, paths(scene, num_frames)) * min(height, width)
     boxes += np.array([width, height, width, height]) / 2
     return np.clip(boxes, 0, np.array([width, height, width, height]))
-
-
-def stack_paths(scenes: Sequence[Scene], num_frames: int) -> list[Paths]:
-    """Return the paths of several scenes."""
-    return [paths(scene, num_frames) for scene in scenes]
