@@ -1,0 +1,186 @@
+"""One cell being distilled: an operator whose feature maps learn what the teacher's attention does.
+
+Knows operators and the teacher's tensors; knows nothing of models, prompts or files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from workbench.distillation.losses import LossName, score_loss, value_loss
+from workbench.distillation.teacher import TeacherAttention
+from workbench.operators import AttentionOperator, BlockContext
+from workbench.operators.hybrid import HybridAttention
+from workbench.types import TokenGrid
+
+
+@dataclass(frozen=True)
+class TrainingChoices:
+    """How every cell is trained: loss, and AdamW with a linear rise and a cosine fall of the rate to zero.
+
+    Attributes:
+        lr: peak learning rate.
+        warmup: share of the updates over which the rate rises.
+    """
+
+    loss: LossName = "value"
+    lr: float = 1e-2
+    warmup: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+
+    def rate_at(self, progress: float) -> float:
+        """Return the learning rate after this share (0 to 1) of the updates."""
+        if progress < self.warmup:
+            return self.lr * progress / self.warmup
+        fall = (progress - self.warmup) / (1 - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * min(fall, 1.0)))
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The one thing that an operator reads of its context outside a sampling run."""
+
+    grid: TokenGrid
+
+
+class CellTrainer:
+    """Distils the feature maps of one cell; the model itself gets no gradient.
+
+    Args:
+        name: of the cell, for example "block-03-R4".
+        operator: what replaces softmax in the block, in float32.
+        choices: see `TrainingChoices`.
+    """
+
+    def __init__(self, name: str, operator: AttentionOperator, *, choices: TrainingChoices) -> None:
+        self.name = name
+        self.operator = operator
+        self.choices = choices
+        self.stopped_at: int | None = None
+        self.num_updates = 0
+        self._vector, self._gradient = _as_one_vector(operator)
+        self._start = self._vector.detach().clone()
+        self._optimizer = torch.optim.AdamW(
+            [self._vector], lr=choices.lr, betas=choices.betas, weight_decay=choices.weight_decay, fused=True
+        )
+
+    def loss(self, attention: TeacherAttention, *, rows: slice = slice(None)) -> Tensor:
+        """Return the distillation loss on the chosen queries `rows`."""
+        if self.choices.loss == "score":
+            return self._score_loss(attention, rows)
+        return value_loss(self._output(attention, rows), attention.output[:, rows], name=self.choices.loss)
+
+    def update(self, attention: TeacherAttention, *, rows: slice, progress: float) -> float:
+        """Take one optimiser step and return the loss before it.
+
+        A loss or gradient that is not finite stops the cell for good, with the weights it had.
+        """
+        if self.stopped_at is not None:
+            return math.nan
+        self._gradient.zero_()
+        with torch.enable_grad():
+            loss = self.loss(attention, rows=rows)
+            loss.backward()
+        if not bool(torch.isfinite(loss.detach() + self._gradient.abs().sum())):
+            self.stopped_at = self.num_updates
+            return math.nan
+        self._optimizer.param_groups[0]["lr"] = self.choices.rate_at(progress)
+        self._optimizer.step()
+        self.num_updates += 1
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def output(self, attention: TeacherAttention) -> Tensor:
+        """Return the student's output for all chosen queries, [B, M, H, D]."""
+        return self._output(attention, slice(None))
+
+    @torch.no_grad()
+    def undistilled_output(self, attention: TeacherAttention) -> Tensor:
+        """Return the output with the weights that the maps had before the first update."""
+        trained = self._vector.detach().clone()
+        self._vector.copy_(self._start)
+        output = self.output(attention)
+        self._vector.copy_(trained)
+        return output
+
+    @torch.no_grad()
+    def branch_off_output(self, attention: TeacherAttention) -> Tensor:
+        """Return the output of the softmax branch alone; zeros where no token keeps softmax."""
+        if isinstance(self.operator, HybridAttention):
+            if self.operator.rate is None:
+                return torch.zeros_like(attention.output)
+            kept = attention.kept(self.operator.rate, "lse")
+            return kept.numerator / kept.mass.unsqueeze(-1)
+        self.operator.linear_branch = False
+        output = self.output(attention)
+        self.operator.linear_branch = True
+        return output
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return copies of the operator's weights by name."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.operator.state_dict().items()}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, int | None]]:
+        """Return tensors and numbers from which `restore` goes on exactly."""
+        tensors = {"vector": self._vector.detach().clone()}
+        for name, value in self._optimizer.state.get(self._vector, {}).items():
+            tensors[f"optimizer.{name}"] = torch.as_tensor(value).detach().clone()
+        return tensors, {"num_updates": self.num_updates, "stopped_at": self.stopped_at}
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int | None]) -> None:
+        """Go on from what `state` returned."""
+        with torch.no_grad():
+            self._vector.copy_(tensors["vector"])
+        self.num_updates = int(numbers["num_updates"] or 0)
+        self.stopped_at = numbers["stopped_at"]
+        self._optimizer.state[self._vector] = {
+            name.removeprefix("optimizer."): tensor.to(self._vector.device).clone()
+            for name, tensor in tensors.items()
+            if name.startswith("optimizer.")
+        }
+
+    def _output(self, attention: TeacherAttention, rows: slice) -> Tensor:
+        operator = self.operator
+        if not isinstance(operator, HybridAttention):
+            context = cast(BlockContext, _Grid(attention.grid))
+            query = attention.all_queries.to(attention.key.dtype)
+            everything: Tensor = operator(query, attention.key, attention.value, context=context)
+            return everything.index_select(1, attention.chosen[rows])
+        keys = attention.linear(operator.rate)[0]
+        return attention.student(
+            operator.query_map(attention.query[:, rows]),
+            operator.key_map(keys),
+            rate=operator.rate,
+            stabilizer=operator.stabilizer,
+            rows=rows,
+        )
+
+    def _score_loss(self, attention: TeacherAttention, rows: slice) -> Tensor:
+        operator = self.operator
+        assert isinstance(operator, HybridAttention), "the score loss needs a fixed set of linear keys"
+        keys = attention.linear(operator.rate)[0]
+        query = attention.query[:, rows]
+        offset = attention.kept(operator.rate or 1, operator.stabilizer).offset[:, :, rows]
+        return score_loss(query, keys, operator.query_map(query), operator.key_map(keys), offset=offset)
+
+
+def _as_one_vector(module: nn.Module) -> tuple[nn.Parameter, Tensor]:
+    """Move all parameters of a module, and their gradients, into one vector each; the module keeps views."""
+    parameters: list[Any] = list(module.parameters())
+    vector = nn.Parameter(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
+    gradient = torch.zeros_like(vector)
+    vector.grad = gradient
+    first = 0
+    for parameter in parameters:
+        last = first + parameter.numel()
+        parameter.data = vector.data[first:last].view_as(parameter)
+        parameter.grad = gradient[first:last].view_as(parameter)
+        first = last
+    return vector, gradient
