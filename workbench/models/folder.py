@@ -1,7 +1,7 @@
 """Check a diffusers folder before anything is loaded from it, and read its facts and fingerprint.
 
 Every fault is found from file names, sizes and headers, in well under a second even for a large model.
-Knows files and JSON; imports neither torch nor diffusers.
+Knows files, headers and JSON; imports no diffusers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from workbench.errors import InputError
+from workbench.jobs.tensors import MAX_HEADER_BYTES, read_header
 from workbench.models import registry
 from workbench.models.facts import Count, ModelFacts
 from workbench.types import ClipSize, StrictModel
@@ -25,7 +26,6 @@ TRANSFORMER = "WanTransformer3DModel"
 LIBRARIES = (None, "diffusers", "transformers")
 DEFAULTS_FILE = "workbench.json"
 WEIGHT_NAMES = ("diffusion_pytorch_model", "model")
-MAX_HEADER_BYTES = 32 * 1024 * 1024
 SAMPLE_BYTES = 65536
 NUM_SAMPLES = 16
 WHOLE_BYTES = 64 * 1024 * 1024
@@ -143,27 +143,7 @@ def safetensors_shapes(file: Path, *, what: str) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: not a safetensors file, or cut.
     """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= MAX_HEADER_BYTES:
-            raise InputError(f"{what} is not a safetensors file; fetch it again.")
-        if 8 + length > size:
-            raise InputError(f"{what} is cut ({size:,} bytes); fetch it again.")
-        text = stream.read(length)
-    try:
-        header = json.loads(text)
-        tensors = {key: entry for key, entry in header.items() if key != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        shapes = {key: tuple(int(side) for side in entry["shape"]) for key, entry in tensors.items()}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError):
-        raise InputError(f"{what} is not a safetensors file; fetch it again.") from None
-    if 8 + length + end != size:
-        raise InputError(
-            f"{what} has {size:,} bytes where {8 + length + end:,} are expected; fetch it again."
-        )
-    return shapes
+    return {name: facts.shape for name, facts in read_header(file, what=what).tensors.items()}
 
 
 def read_facts(folder: Path, *, name: str) -> ModelFacts:
