@@ -6,14 +6,17 @@ Knows folders and JSON; knows nothing of what the artefacts mean.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +31,22 @@ KINDS: tuple[Kind, ...] = (
     "captures", "banks", "plans", "students", "clips", "comparisons", "studies", "jobs", "cache",
 )  # fmt: skip
 MAX_JSON_BYTES = 16 * 1024 * 1024
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+LITTER_SECONDS = 3600.0
+
+
+class DiskFull(InputError):
+    """No room for a file: work that can wait tries again when there is.
+
+    Attributes:
+        folder: where the file should have gone.
+        needed: bytes that were wanted, 0 where unknown.
+    """
+
+    def __init__(self, message: str, *, folder: Path, needed: int = 0) -> None:
+        super().__init__(message)
+        self.folder = folder
+        self.needed = needed
 
 
 @dataclass(frozen=True)
@@ -79,16 +98,19 @@ class Workspace:
     def new_folder(self, kind: Kind, *, name: str = "") -> Iterator[NewFolder]:
         """Make an artefact folder that appears under its final name only when the block succeeds.
 
+        The temporary folder is locked while it is written, so that `sweep` can tell it from litter.
+
         Yields:
             a NewFolder: write into `.path`; after the block the artefact stands at `.final`.
 
         Raises:
-            InputError: the disk is full or the folder cannot be written.
+            DiskFull, InputError: the disk is full or the folder cannot be written.
         """
         final = self.folder(kind) / new_id(name)
         temporary = self.folder(kind) / f".tmp-{final.name}"
+        descriptor = -1
         try:
-            temporary.mkdir(parents=True)
+            descriptor = _make_locked(temporary)
             yield NewFolder(path=temporary, final=final)
             for file in sorted(temporary.rglob("*")):
                 if file.is_file():
@@ -98,10 +120,26 @@ class Workspace:
             sync(final.parent)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise InputError(_disk_sentence(final, error)) from error
+            raise disk_error(final, error) from error
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def sweep(self) -> list[str]:
+        """Remove what killed writers left: temporary folders nobody holds, temporary files of an hour ago.
+
+        Returns:
+            the removed names, relative to the workspace.
+        """
+        removed: list[str] = []
+        for folder in (self.root, *(self.folder(kind) for kind in KINDS)):
+            for entry in folder.glob(".*"):
+                if _removed_as_litter(entry):
+                    removed.append(self.relative(entry))
+        return removed
 
 
 @dataclass(frozen=True)
@@ -110,6 +148,38 @@ class NewFolder:
 
     path: Path
     final: Path
+
+
+def _make_locked(folder: Path) -> int:
+    """Make a folder and lock it; make it again where a sweep took it before the lock stood."""
+    while True:
+        folder.mkdir(parents=True)
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if folder.exists():
+                return descriptor
+            os.close(descriptor)
+
+
+def _removed_as_litter(entry: Path) -> bool:
+    if not (entry.name.startswith((".tmp", ".write-probe-")) or entry.name.endswith(".tmp")):
+        return False
+    try:
+        if entry.is_symlink() or not entry.is_dir():
+            old = abs(time.time() - entry.lstat().st_mtime) > LITTER_SECONDS
+            if old:
+                entry.unlink()
+            return old
+        descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(entry)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def new_id(name: str = "") -> str:
@@ -132,7 +202,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON document atomically: the old content or the new, never a mix.
 
     Raises:
-        InputError: the disk is full or the place cannot be written; the old file is intact.
+        DiskFull, InputError: the disk is full or the place cannot be written; the old file is intact.
         ValueError: the data holds NaN or infinity.
     """
     text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -146,8 +216,9 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
+        raise disk_error(path, error, needed=len(text)) from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise InputError(_disk_sentence(path, error)) from error
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:
@@ -223,13 +294,28 @@ def _finite(digits: str, what: str) -> float:
     return value
 
 
-def _disk_sentence(path: Path, error: OSError) -> str:
+def disk_error(path: Path, error: OSError, *, needed: int = 0) -> InputError:
+    """Return the error to raise for a failed write: its sentence names the place, the room and the way out.
+
+    Args:
+        path: what should have been written; only its name and its folder's name are shown.
+        error: what the system said.
+        needed: bytes that were wanted, 0 where unknown.
+    """
+    folder = path.parent
     try:
-        free = shutil.disk_usage(path.parent).free / 1e6
-        room = f"; {free:,.0f} MB are free there"
+        free = f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free there"
     except OSError:
-        room = ""
-    return (
-        f"Cannot write {path.name!r} in the workspace ({error.strerror}){room}. "
-        "Nothing that existed was changed; free some space or choose another --workspace."
+        free = "its file system does not answer"
+    if error.errno not in DISK_FULL:
+        return InputError(
+            f"Cannot write {path.name!r} in {folder.name!r} of the workspace ({error.strerror}); {free}. "
+            "Nothing that existed was changed; choose another --workspace or make this one writable."
+        )
+    wanted = f"needs {needed / 1e6:,.1f} MB, " if needed else ""
+    return DiskFull(
+        f"No room for {path.name!r} in {folder.name!r} of the workspace ({error.strerror}): {wanted}{free}. "
+        "Nothing that existed was changed; free some space or choose another --workspace.",
+        folder=folder,
+        needed=needed,
     )
