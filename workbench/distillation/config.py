@@ -1,0 +1,135 @@
+"""What a user chooses when measuring cells, and the check of all of it before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from workbench.distillation.cells import TrainingChoices
+from workbench.distillation.losses import LossName
+from workbench.distillation.prompts import PromptSplit, choose_prompts
+from workbench.distillation.trajectories import SamplingSettings
+from workbench.errors import InputError
+from workbench.models import LoadedModel
+from workbench.operators import FeatureMapSpec, OperatorSpec, PolynomialSpec, SoftmaxSpec, label, parse_rate
+from workbench.operators.hybrid import Stabilizer
+from workbench.planning.bank import Bank, load_bank
+from workbench.planning.plan import check_block, check_rates, make_plan
+from workbench.types import ClipSize, StrictModel
+
+Prompts = Annotated[tuple[str, ...], Field(max_length=512)]
+
+
+class MeasureConfig(StrictModel):
+    """Which cells to distil, on what, and how.
+
+    Attributes:
+        model: registry name, folder or hub id.
+        blocks: which blocks; None for all.
+        rates: operators as a user writes them: "R4", "4", "linear", "T3o1".
+        updates: optimiser steps of every cell.
+        updates_per_state: of these, how many follow one forward pass of the teacher.
+        queries: query tokens of one update.
+        prompts: to train on; empty draws `num_prompts`.
+        held_out_prompts: errors are measured on; empty draws `num_held_out`.
+        steps: of the teacher's sampling runs.
+        guidance: None takes the model's default; at most 1 means no guidance, so no unconditional branch.
+        size: None takes the model's default.
+        extend: a bank folder whose cells are taken over, unless they are measured again.
+        cache_megabytes: bound on all cached trajectories of the workspace.
+    """
+
+    model: str = "embedded"
+    blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    rates: Annotated[tuple[str, ...], Field(min_length=1)] = ("R2", "R4", "R8", "R16", "linear")
+    updates: Annotated[int, Field(ge=1, le=1_000_000)] = 600
+    updates_per_state: Annotated[int, Field(ge=1, le=64)] = 4
+    queries: Annotated[int, Field(ge=1, le=65_536)] = 256
+    prompts: Prompts = ()
+    held_out_prompts: Prompts = ()
+    num_prompts: Annotated[int, Field(ge=1, le=512)] = 8
+    num_held_out: Annotated[int, Field(ge=1, le=512)] = 4
+    steps: Annotated[int, Field(ge=1, le=1000)] = 8
+    guidance: Annotated[float, Field(ge=0, le=100)] | None = None
+    size: ClipSize | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    loss: LossName = "value"
+    lr: Annotated[float, Field(gt=0, le=1)] = 1e-2
+    feature_map: FeatureMapSpec = PolynomialSpec()
+    stabilizer: Stabilizer = "lse"
+    extend: str | None = None
+    cache_megabytes: Annotated[int, Field(ge=1)] = 1024
+    name: Annotated[str, Field(max_length=200)] = ""
+
+
+@dataclass(frozen=True)
+class MeasurePlan:
+    """A checked `MeasureConfig`: everything that can be refused has been."""
+
+    specs: tuple[OperatorSpec, ...]
+    blocks: tuple[int, ...]
+    prompts: PromptSplit
+    sampling: SamplingSettings
+    training: TrainingChoices
+    extended: Bank | None
+    notes: tuple[str, ...]
+
+
+def check(config: MeasureConfig, model: LoadedModel) -> MeasurePlan:
+    """Check a configuration against a model.
+
+    Raises:
+        InputError: one sentence: an unknown block or rate, a rate above the tokens of a frame, a size or
+            prompt that the model refuses, a bank of another model, two transformers.
+    """
+    facts = model.facts
+    if facts.num_transformers > 1:
+        raise InputError(
+            f"{facts.name} has two transformers, one for early and one for late steps; "
+            "measuring works on models with one."
+        )
+    blocks = tuple(range(facts.num_blocks)) if config.blocks is None else tuple(sorted(set(config.blocks)))
+    if not blocks:
+        raise InputError("No block is chosen; name at least one, for example --blocks 0,2,5-7.")
+    for block in blocks:
+        check_block(block, facts)
+    size = config.size or facts.default_size
+    grid = facts.token_grid(size)
+    specs = tuple({label(spec): spec for spec in (_spec(rate, config) for rate in config.rates)}.values())
+    notes: dict[str, None] = {}
+    for spec in specs:
+        notes |= dict.fromkeys(check_rates(make_plan({blocks[0]: spec}, facts, size=size), grid))
+    guidance = facts.default_guidance if config.guidance is None else config.guidance
+    return MeasurePlan(
+        specs=specs,
+        blocks=blocks,
+        prompts=choose_prompts(
+            model,
+            training=config.prompts,
+            held_out=config.held_out_prompts,
+            num_training=config.num_prompts,
+            num_held_out=config.num_held_out,
+            seed=config.seed,
+        ),
+        sampling=SamplingSettings(steps=config.steps, guidance=guidance, size=size),
+        training=TrainingChoices(loss=config.loss, lr=config.lr),
+        extended=None if config.extend is None else load_bank(Path(config.extend), facts),
+        notes=tuple(notes),
+    )
+
+
+def _spec(rate: str, config: MeasureConfig) -> OperatorSpec:
+    spec = parse_rate(rate)
+    if isinstance(spec, SoftmaxSpec):
+        raise InputError(
+            f"Rate {rate!r} is softmax, which has nothing to distil; choose R2 or higher, or linear."
+        )
+    changes: dict[str, object] = {"feature_map": config.feature_map}
+    if spec.kind == "hybrid":
+        changes["stabilizer"] = config.stabilizer
+    if spec.kind == "rehyat" and config.loss == "score":
+        raise InputError(f"The score loss does not fit {rate!r}; choose the value loss for ReHyAt.")
+    return spec.model_copy(update=changes)

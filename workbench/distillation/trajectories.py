@@ -1,0 +1,241 @@
+"""Teacher trajectories: what the transformer saw at every step of a sampling run; sampled once, kept on disk.
+
+One file a trajectory in the workspace's cache, named by a hash of all that determines it. The cache has a
+size bound; the trajectories that were unused for longest go first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from workbench.errors import InputError
+from workbench.jobs.tensors import load_tensors, save_tensors
+from workbench.types import ClipSize, Reporter
+from workbench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from workbench.models import LoadedModel
+
+Branch = Literal["cond", "uncond"]
+PREFIX = "trajectory-"
+SPARE_BYTES = 64 * 1024 * 1024
+"""Left free on the disk at least."""
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """What, beside prompt and seed, determines a trajectory."""
+
+    steps: int
+    guidance: float
+    size: ClipSize
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """Which forward passes a step has: both only where guidance is on."""
+        return ("cond", "uncond") if self.guidance > 1 else ("cond",)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The inputs of the transformer along one sampling run.
+
+    Attributes:
+        latents: before every step, [S, C, T, H, W].
+        timesteps: of every step, [S].
+        text: hidden states of the prompt by branch, [L, D] each.
+    """
+
+    prompt: str
+    latents: Tensor
+    timesteps: Tensor
+    text: dict[Branch, Tensor]
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.timesteps.shape[0])
+
+
+class TrajectoryCache:
+    """Trajectories of one teacher in a workspace.
+
+    Args:
+        model: the teacher.
+        settings: shared by all trajectories asked for.
+        max_bytes: bound on all trajectories in the workspace's cache together.
+    """
+
+    def __init__(
+        self, model: LoadedModel, workspace: Workspace, *, settings: SamplingSettings, max_bytes: int
+    ) -> None:
+        self.model = model
+        self.folder = workspace.folder("cache")
+        self.settings = settings
+        self.max_bytes = max_bytes
+
+    def prepare(self, prompts: Sequence[str], *, seed: int, reporter: Reporter) -> list[Trajectory]:
+        """Return one trajectory a prompt, sampling those that are not there; prompt i has seed `seed + i`.
+
+        Raises:
+            InputError: they do not fit under the bound or on the disk; nothing was sampled.
+        """
+        places = [self._path(prompt, seed + index) for index, prompt in enumerate(prompts)]
+        self._check_room(places)
+        reporter.stage("teacher trajectories", len(places))
+        found = []
+        for index, (prompt, path) in enumerate(zip(prompts, places, strict=True)):
+            trajectory = self._load(path, prompt)
+            if trajectory is None:
+                self._make_room(self._bytes_each(), keep=places)
+                trajectory = self._sample(prompt, seed + index, reporter, done=index)
+                self._save(path, trajectory)
+            found.append(trajectory)
+            reporter.step(index + 1)
+        return found
+
+    def _path(self, prompt: str, seed: int) -> Path:
+        settings = self.settings
+        identity = [
+            self.model.fingerprint,
+            str(self.model.pipeline.transformer.dtype),
+            prompt,
+            seed,
+            settings.steps,
+            settings.guidance,
+            list(settings.size),
+        ]
+        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+        return self.folder / f"{PREFIX}{digest}.safetensors"
+
+    def _bytes_each(self) -> int:
+        """Estimate the size of one file: latents in float32 and two texts."""
+        facts, config = self.model.facts, self.model.pipeline.transformer.config
+        frames, height, width = facts.token_grid(self.settings.size)
+        patch = facts.patch_size[0] * facts.patch_size[1] * facts.patch_size[2]
+        latent = frames * height * width * patch * int(config.in_channels) * 4
+        text = facts.text_tokens * int(config.text_dim) * 4
+        return self.settings.steps * latent + 2 * text + 4096
+
+    def _check_room(self, places: Sequence[Path]) -> None:
+        each = self._bytes_each()
+        total = each * len(places)
+        if total > self.max_bytes:
+            raise InputError(
+                f"The teacher's trajectories need {_megabytes(total)} MB and the cache may hold "
+                f"{_megabytes(self.max_bytes)} MB; choose fewer prompts or steps, or raise cache_megabytes."
+            )
+        missing = each * sum(not path.exists() for path in places)
+        free = shutil.disk_usage(self.folder).free
+        if missing and missing + SPARE_BYTES > free:
+            raise InputError(
+                f"The teacher's trajectories need {_megabytes(missing)} MB more and the workspace's disk has "
+                f"{_megabytes(free)} MB free; free some space or choose fewer prompts or steps."
+            )
+
+    def _make_room(self, num_bytes: int, *, keep: Sequence[Path]) -> None:
+        files = [(path, path.stat()) for path in self.folder.glob(f"{PREFIX}*.safetensors")]
+        total = num_bytes + sum(facts.st_size for _, facts in files)
+        for path, facts in sorted(files, key=lambda file: file[1].st_mtime):
+            if total <= self.max_bytes:
+                return
+            if path not in keep:
+                path.unlink(missing_ok=True)
+                total -= facts.st_size
+
+    def _load(self, path: Path, prompt: str) -> Trajectory | None:
+        """Read a trajectory; a file that is damaged counts as absent."""
+        if not path.exists():
+            return None
+        try:
+            tensors = load_tensors(path, what="a cached trajectory")
+        except InputError:
+            path.unlink(missing_ok=True)
+            return None
+        os.utime(path)
+        text: dict[Branch, Tensor] = {branch: tensors[f"text.{branch}"] for branch in self.settings.branches}
+        return Trajectory(prompt, tensors["latents"], tensors["timesteps"], text)
+
+    def _save(self, path: Path, trajectory: Trajectory) -> None:
+        tensors = {"latents": trajectory.latents, "timesteps": trajectory.timesteps}
+        tensors |= {f"text.{branch}": text.contiguous() for branch, text in trajectory.text.items()}
+        save_tensors(path, tensors)
+
+    @torch.no_grad()
+    def _sample(self, prompt: str, seed: int, reporter: Reporter, *, done: int) -> Trajectory:
+        pipeline: Any = self.model.pipeline
+        settings, device = self.settings, self.model.device
+        guided = len(settings.branches) == 2
+        text, negative = pipeline.encode_prompt(
+            prompt=prompt,
+            negative_prompt="",
+            do_classifier_free_guidance=guided,
+            max_sequence_length=self.model.facts.text_tokens,
+            device=device,
+        )
+        states: list[Tensor] = [self._noise(seed)]
+        timesteps: list[float] = []
+
+        def keep(_: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+            timesteps.append(float(timestep))
+            states.append(values["latents"].float().cpu())
+            reporter.step(done)
+            return values
+
+        pipeline(
+            prompt_embeds=text,
+            negative_prompt_embeds=negative,
+            height=settings.size.height,
+            width=settings.size.width,
+            num_frames=settings.size.frames,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            latents=states[0].to(device),
+            output_type="latent",
+            callback_on_step_end=keep,
+        )
+        texts: dict[Branch, Tensor] = {"cond": text[0].cpu()}
+        if guided:
+            texts["uncond"] = negative[0].cpu()
+        return Trajectory(prompt, torch.cat(states[:-1]), torch.tensor(timesteps, dtype=torch.float64), texts)
+
+    def _noise(self, seed: int) -> Tensor:
+        """Return the first latents, [1, C, T, H, W], the same on every device."""
+        facts = self.model.facts
+        frames, height, width = facts.token_grid(self.settings.size)
+        shape = (
+            1,
+            int(self.model.pipeline.transformer.config.in_channels),
+            frames * facts.patch_size[0],
+            height * facts.patch_size[1],
+            width * facts.patch_size[2],
+        )
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def velocity(model: LoadedModel, trajectory: Trajectory, *, step: int, branch: Branch) -> Tensor:
+    """Run the transformer once on a cached state and return its velocity, [1, C, T, H, W]."""
+    transformer: Any = model.transformer
+    dtype, device = transformer.dtype, model.device
+    with transformer.cache_context(branch):
+        result: Tensor = transformer(
+            hidden_states=trajectory.latents[step : step + 1].to(device, dtype),
+            timestep=trajectory.timesteps[step].to(device).expand(1),
+            encoder_hidden_states=trajectory.text[branch].unsqueeze(0).to(device, dtype),
+            return_dict=False,
+        )[0]
+    return result
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.0f}"
