@@ -1,0 +1,143 @@
+"""Put the pages together and stand the guard before them. Knows every page, and what is common to all."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from workbench.errors import InputError, WorkbenchError
+from workbench.jobs import Queue
+from workbench.ui.components import Shell
+from workbench.ui.context import Context, Refresh, answering
+from workbench.ui.guard import MAX_BODY_BYTES, Guard
+from workbench.ui.media import HERE, routes
+from workbench.ui.pages import attention, compare, plan, runs
+from workbench.ui.presenters import study as studies
+from workbench.ui.readers import read_bank, study_texts
+from workbench.ui.session import Study, adopt, restore
+from workbench.ui.theme import theme
+from workbench.workspace import Workspace
+
+HEAD = '<link rel="stylesheet" href="/workbench/static/workbench.css"><link rel="icon" href="/workbench/static/mark.svg">'
+
+
+def build_app(workspace: Workspace, *, model: str = "embedded") -> FastAPI:
+    """Return the guarded web app of a workspace; queued jobs that wait are started.
+
+    Raises:
+        InputError: the model is not known, or the workspace cannot be used.
+    """
+    context = Context(workspace, model, Queue(workspace))
+    context.facts  # noqa: B018  (an unknown model is refused before anything is served)
+    app = FastAPI(
+        routes=routes(workspace),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        middleware=[Middleware(Guard)],
+    )
+    gr.mount_gradio_app(
+        app,
+        build_blocks(context),
+        path="/",
+        theme=theme(),
+        head=HEAD,
+        footer_links=[],
+        run_history=False,
+        show_error=True,
+        ssr_mode=False,
+        max_file_size=MAX_BODY_BYTES,
+        favicon_path=str(HERE / "components" / "mark.svg"),
+    )
+    threading.Thread(target=_dispatch, args=(context,), daemon=True).start()
+    return app
+
+
+def build_blocks(context: Context) -> gr.Blocks:
+    """Build the pages under one frame."""
+
+    @answering
+    def pulse(question: dict[str, Any]) -> dict[str, Any]:
+        """Answer the jobs, and of the watched one the metric rows behind the cursor."""
+        watched, after = question.get("job"), question.get("after", 0)
+        if not isinstance(after, int) or after < 0:
+            raise InputError(f"The cursor of a job's metrics must be a number from 0, got {after!r}.")
+        jobs = studies.jobs_view(context.queue)
+        answer: dict[str, Any] = {"jobs": jobs, "job": None, "rows": [], "next": 0}
+        if isinstance(watched, str) and any(job["id"] == watched for job in jobs):
+            rows, following = context.queue.metrics(watched, after=after)
+            answer |= {"job": watched, "rows": studies.loss_rows(rows), "next": following}
+        if any(job["state"] == "queued" for job in jobs):
+            context.queue.dispatch()
+        return answer
+
+    with gr.Blocks(title="Workbench", analytics_enabled=False, fill_width=True) as blocks:
+        study = gr.State(Study())
+        shell = Shell({}, calls=[pulse])
+        for page in (attention, plan, compare):
+            page.build(context, study)
+        runs.build(context)
+        context.refreshes.append(Refresh(lambda chosen: bar(context, chosen), [shell]))
+
+        def load(request: gr.Request) -> list[Any]:
+            chosen = restore(context.workspace, dict(request.query_params))
+            return [chosen, *show(context, chosen)]
+
+        def settle(chosen: Study, value: dict[str, Any]) -> list[Any]:
+            chosen = follow(context, chosen, value)
+            return [chosen, *show(context, chosen)]
+
+        everything = [study, *(output for refresh in context.refreshes for output in refresh.outputs)]
+        blocks.load(load, None, everything, show_progress="hidden", api_visibility="private", queue=False)
+        shell.settled(
+            settle, [study, shell], everything, show_progress="hidden", api_visibility="private", queue=False
+        )
+    return blocks
+
+
+def show(context: Context, chosen: Study) -> list[Any]:
+    """Return what every page shows of a study."""
+    values: list[Any] = []
+    for refresh in context.refreshes:
+        shown = refresh.show(chosen)
+        values.extend(shown if isinstance(shown, list) else [shown])
+    return values
+
+
+def follow(context: Context, chosen: Study, value: Any) -> Study:
+    """Return the study with what the jobs that just ended have made."""
+    ended = value.get("settled", []) if isinstance(value, dict) else []
+    made = []
+    for name in ended if isinstance(ended, list) else []:
+        if not isinstance(name, str):
+            continue
+        try:
+            job = context.queue.get(name)
+        except InputError:
+            continue
+        made += [
+            context.workspace.root / path
+            for path in (job.result or {}).values()
+            if isinstance(path, str) and path
+        ]
+    return adopt(chosen, context.workspace, made)
+
+
+def bar(context: Context, chosen: Study) -> dict[str, Any]:
+    """Return the study bar's value."""
+    bank = read_bank(context, chosen)
+    texts = study_texts(context, chosen)
+    return studies.study_bar(chosen, context.facts, model=context.facts.name, bank=bank, texts=texts)
+
+
+def _dispatch(context: Context) -> None:
+    """Start what waits, off the path of the first page; then load what the first handler will need."""
+    try:
+        context.queue.dispatch()
+        import workbench.workflow  # noqa: F401
+    except WorkbenchError:
+        return

@@ -1,0 +1,109 @@
+/* The frame of the app: pages by hash, the study bar, light and dark, tooltips, and the one pulse that watches the jobs.
+   value: {steps: [{name, state, text, page}], next: {sentence, verb, page}, ids: {capture, bank, ...}, device} */
+import { asker, say, tell } from './bus.js';
+import { icon, isLive, state, text } from './draw.js';
+
+const PAGES = [['attention', 'Attention'], ['plan', 'Plan'], ['compare', 'Compare'], ['runs', 'Runs']];
+const MARK = '<svg width="18" height="14" viewBox="0 0 18 14" aria-hidden="true"><rect width="17" height="4" rx="1" fill="var(--op-softmax)"/><rect y="5" width="13" height="4" rx="1" fill="var(--op-r4)"/><rect y="10" width="8" height="4" rx="1" fill="var(--op-linear)"/></svg>';
+const PULSE = 1000;
+
+export const mount = (element, host) => {
+  const ask = asker(host.call);
+  const root = document.documentElement;
+  element.innerHTML = `<header class="top-bar"><a class="wordmark" href="#attention">${MARK}Workbench</a>
+      <nav class="page-links" aria-label="Pages">${PAGES.map(([id, name]) => `<a href="#${id}" data-page="${id}">${name}</a>`).join('')}</nav>
+      <div class="end"><span class="muted device optional"></span><button type="button" class="button quiet icon-only theme-button" aria-label="Light or dark">${icon('theme')}</button></div></header>
+    <nav class="study-bar" aria-label="Study"><ol class="study-steps"></ol><div class="study-next"></div></nav>
+    <p class="server-lost" role="alert" hidden></p><div class="toasts" aria-live="polite"></div><div class="tip" role="tooltip" hidden></div>`;
+  const find = selector => element.querySelector(selector);
+
+  const route = () => {
+    const wanted = location.hash.slice(1);
+    const page = PAGES.some(([id]) => id === wanted) ? wanted : 'attention';
+    if (root.dataset.page !== page) scrollTo(0, 0);
+    root.dataset.page = page;
+    document.title = `${PAGES.find(([id]) => id === page)[1]} · Workbench`;
+    element.querySelectorAll('[data-page]').forEach(link => (link.dataset.page === page ? link.setAttribute('aria-current', 'page') : link.removeAttribute('aria-current')));
+    element.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
+    tell('page', page);
+  };
+  addEventListener('hashchange', route);
+  route();
+
+  const dark = on => {
+    document.body.classList.toggle('dark', on);
+    root.dataset.theme = on ? 'dark' : 'light';
+  };
+  const kept = localStorage.getItem('workbench-theme');
+  const asked = new URLSearchParams(location.search).get('__theme');
+  dark(asked ? asked === 'dark' : kept ? kept === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches);
+  find('.theme-button').addEventListener('click', () => {
+    const on = !document.body.classList.contains('dark');
+    localStorage.setItem('workbench-theme', on ? 'dark' : 'light');
+    dark(on);
+  });
+
+  const show = () => {
+    const value = host.get();
+    if (!value?.steps) return;
+    find('.device').textContent = value.device ?? '';
+    find('.study-steps').innerHTML = value.steps.map(step =>
+      `<li><a class="study-step" href="#${text(step.page)}" data-state="${text(step.state)}">${state(step.state)}<b>${text(step.name)}${step.state === 'done' ? '' : ` · ${text(step.state)}`}</b><span>${text(step.text)}</span></a></li>`).join('');
+    find('.study-next').innerHTML = value.next ? `<p>${text(value.next.sentence)}</p><a class="button" href="#${text(value.next.page)}">${text(value.next.verb)}</a>` : '';
+    const query = new URLSearchParams(location.search);
+    for (const [name, id] of Object.entries(value.ids ?? {})) id ? query.set(name, id) : query.delete(name);
+    const next = `${location.pathname}${[...query].length ? `?${query}` : ''}${location.hash}`;
+    history.replaceState(null, '', next);
+  };
+  host.watch(show);
+  show();
+
+  /* One question a second: the jobs, and of the watched one only what is new. */
+  const seen = new Map();
+  let watched = null;
+  let after = 0;
+  let lost = false;
+  const pulse = async () => {
+    if (!element.isConnected) return;
+    try {
+      const answer = await ask('pulse', { job: watched, after });
+      if (lost) {
+        lost = false;
+        find('.server-lost').hidden = true;
+        host.emit('settled');
+      }
+      const settled = answer.jobs.filter(job => seen.has(job.id) && isLive(seen.get(job.id)) && !isLive(job.state));
+      answer.jobs.forEach(job => seen.set(job.id, job.state));
+      const live = answer.jobs.find(job => job.state !== 'queued' && isLive(job.state)) ?? answer.jobs.find(job => isLive(job.state));
+      tell('jobs', answer);
+      if (answer.job) after = answer.next;
+      const wanted = live?.id ?? watched ?? null;
+      if (wanted !== watched) {
+        watched = wanted;
+        after = 0;
+      }
+      if (settled.length) {
+        host.set({ ...host.get(), settled: settled.map(job => job.id) });
+        host.emit('settled');
+        settled.forEach(job => say(job.state === 'done' ? `${job.title} is done.` : `${job.title}: ${job.message || job.state}`, job.state === 'done' || job.state === 'cancelled' ? 'info' : 'error'));
+      }
+    } catch {
+      lost = true;
+      find('.server-lost').hidden = false;
+      find('.server-lost').textContent = 'The server does not answer; a running job goes on, and this page follows it again when the server is back.';
+    }
+    setTimeout(pulse, document.hidden ? 4 * PULSE : PULSE);
+  };
+  pulse();
+
+  const tip = find('.tip');
+  document.addEventListener('pointerover', event => {
+    const node = event.target.closest?.('[data-tip]');
+    tip.hidden = !node;
+    if (!node) return;
+    tip.textContent = node.dataset.tip;
+    const box = node.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(box.left, innerWidth - 290))}px`;
+    tip.style.top = `${box.bottom + 6}px`;
+  });
+};

@@ -1,0 +1,112 @@
+"""What every page is built from: the workspace, the queue, the model's name; and how a handler refuses.
+
+Knows no page. Nothing here holds a model or a tensor.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import html
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from workbench.errors import InputError, WorkbenchError
+from workbench.jobs import Job, Queue
+from workbench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from workbench.models import ModelFacts
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """A page's way to show the study anew: `show(study)` gives one value for each of `outputs`."""
+
+    show: Callable[..., Any]
+    outputs: list[Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The workspace being served.
+
+    Attributes:
+        model: registry name or folder that the pages start with.
+    """
+
+    workspace: Workspace
+    model: str
+    queue: Queue
+    refreshes: list[Refresh] = field(default_factory=list)
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """Facts of the model, from its configuration alone."""
+        from workbench.models import model_facts
+
+        return model_facts(self.model)
+
+    def submit(self, kind: str, settings: Mapping[str, Any], *, title: str) -> Job:
+        """Check the settings as the step's config and queue it; the same work that is still under way is returned.
+
+        Raises:
+            InputError: one sentence that names the setting.
+        """
+        from workbench.workflow import check
+
+        config = check(kind, dict(settings)).model_dump(mode="json")
+        under_way = [
+            job for job in self.queue.list() if job.kind == kind and not job.ended and job.config == config
+        ]
+        if under_way:
+            return under_way[0]
+        count = sum(job.kind == kind and job.config == config for job in self.queue.list())
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+        job = self.queue.submit(kind, config, key=f"app-{kind}-{digest}-{count}", title=title)
+        self.queue.dispatch()
+        return job
+
+
+def refusing(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn a refusal inside an event handler into gradio's error: one sentence, shown as text."""
+
+    @functools.wraps(handler)
+    def guarded(*values: Any, **named: Any) -> Any:
+        try:
+            return handler(*values, **named)
+        except WorkbenchError as error:
+            raise gr.Error(html.escape(str(error)), print_exception=False, duration=15) from None
+
+    return guarded
+
+
+def answering(question: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[..., Any]:
+    """Turn a refusal inside a function that a script calls into `{"error": sentence}`."""
+
+    @functools.wraps(question)
+    def answered(data: Any = None) -> dict[str, Any]:
+        try:
+            if data is not None and not isinstance(data, dict):
+                raise InputError("A question to the workbench is an object with named fields.")
+            return question(data or {})
+        except WorkbenchError as error:
+            return {"error": str(error)}
+
+    return answered
+
+
+def whole_number(value: object, *, what: str) -> int:
+    """Return a number from a form as an int.
+
+    Raises:
+        InputError: it is empty, a fraction or no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or int(value) != value:
+        raise InputError(f"{what} must be a whole number, got {value!r}.")
+    return int(value)

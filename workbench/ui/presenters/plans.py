@@ -1,0 +1,144 @@
+"""Banks and plans as plain data: the table of cells, what a plan costs, presets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import InputError
+from workbench.ui.presenters import OPERATORS
+from workbench.workspace import Workspace, new_id
+
+if TYPE_CHECKING:
+    from workbench.models import ModelFacts
+    from workbench.planning.bank import Bank
+    from workbench.planning.plan import Plan
+
+PRESETS = (
+    "as painted",
+    "all softmax",
+    "lowest error in every other block",
+    "all measured R4",
+    "all measured linear",
+)
+
+
+def cell_table(bank: Bank | None, facts: ModelFacts) -> dict[str, Any]:
+    """Return the painter's table: for every block and operator its errors, or None where it is not measured."""
+    cells: list[list[dict[str, Any] | None]] = []
+    for block in range(facts.num_blocks):
+        row: list[dict[str, Any] | None] = [None]
+        for label in OPERATORS[1:]:
+            cell = bank.cells.get((block, label)) if bank else None
+            row.append(
+                None
+                if cell is None
+                else {
+                    "error": cell.error,
+                    "low": cell.error_low,
+                    "high": cell.error_high,
+                    "off": cell.error_off,
+                    "first": cell.error_undistilled,
+                }
+            )
+        cells.append(row)
+    return {"columns": list(OPERATORS), "cells": cells, "start": start_plan(bank, facts)}
+
+
+def start_plan(bank: Bank | None, facts: ModelFacts) -> list[str]:
+    """Return the plan a fresh painter begins with: softmax everywhere, so that nothing is chosen for the user."""
+    return ["softmax"] * facts.num_blocks
+
+
+def preset_plan(preset: str, choice: Sequence[str], bank: Bank | None, facts: ModelFacts) -> list[str]:
+    """Return the plan of a preset; blocks whose cell is not measured keep softmax.
+
+    Raises:
+        InputError: not a preset, or nothing is measured yet.
+    """
+    if preset == PRESETS[0]:
+        return list(choice)
+    if preset == PRESETS[1]:
+        return ["softmax"] * facts.num_blocks
+    if bank is None or not bank.cells:
+        raise InputError("There is no measured cell yet; measure cells first, then choose a preset.")
+    if preset == PRESETS[2]:
+        return [_lowest(bank, block) if block % 2 else "softmax" for block in range(facts.num_blocks)]
+    if preset in PRESETS[3:]:
+        label = preset.rpartition(" ")[2]
+        return [label if (block, label) in bank.cells else "softmax" for block in range(facts.num_blocks)]
+    raise InputError(f"{preset[:80]!r} is not a preset; known: {', '.join(PRESETS)}.")
+
+
+def _lowest(bank: Bank, block: int) -> str:
+    errors = {
+        label: bank.cells[block, label].error for label in OPERATORS[1:] if (block, label) in bank.cells
+    }
+    return min(errors, key=lambda label: errors[label]) if errors else "softmax"
+
+
+def plan_error(plan: Plan, bank: Bank | None) -> float | None:
+    """Return the mean measured error over all blocks (a softmax block has none), None over unmeasured cells."""
+    if bank is None or bank.missing(plan):
+        return None
+    errors = [bank.cell(block, spec).error for block, spec in plan.converted.items()]
+    return sum(errors) / len(plan.blocks)
+
+
+def plan_summary(plan: Plan, bank: Bank | None, facts: ModelFacts) -> dict[str, Any]:
+    """Return the readouts of a plan: FLOPs as counted, error as measured."""
+    from workbench.planning import cost
+
+    costs = cost(plan, facts, facts.default_size)
+    error = plan_error(plan, bank)
+    size = facts.default_size
+    readouts = [
+        {
+            "label": "attention",
+            "value": f"{100 * costs.attention_ratio:.0f}",
+            "unit": "%",
+            "note": "of softmax FLOPs",
+        },
+        {
+            "label": "transformer",
+            "value": f"{100 * costs.dit_ratio:.0f}",
+            "unit": "%",
+            "note": "of all its FLOPs",
+        },
+        {
+            "label": "mean error",
+            "value": "–" if error is None else fraction(error),
+            "note": "measured, over all blocks" if error is not None else "has unmeasured cells",
+        },
+        {
+            "label": "converted",
+            "value": str(len(plan.converted)),
+            "unit": f"of {facts.num_blocks}",
+            "note": "blocks",
+        },
+    ]
+    return {
+        "readouts": readouts,
+        "hint": f"{size.frames} × {size.height} × {size.width}, {costs.tokens:,} tokens",
+        "notes": list(costs.notes) if hasattr(costs, "notes") else [],
+    }
+
+
+def fraction(value: float, digits: int = 3) -> str:
+    """Return an error or a probability without its leading zero."""
+    return "0" if value == 0 else f"{value:.{digits}f}".replace("0.", ".", 1)
+
+
+def save_plan(workspace: Workspace, plan: Plan, name: str) -> Path:
+    """Save a plan under a generated file name; its display name is free text.
+
+    Returns:
+        the file.
+    """
+    from workbench.planning.plan import save
+
+    shown = name.strip() or plan.short
+    path = workspace.folder("plans") / f"{new_id(shown)}.json"
+    save(plan.model_copy(update={"name": shown[:200]}), path)
+    return path
