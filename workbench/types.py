@@ -9,6 +9,7 @@ import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -109,6 +110,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Show one sentence to the user."""
 
+    def offer_sample(self, make: Callable[[], Path]) -> None:
+        """Offer a clip of the work's present state; `make` is called between two steps when the user asks."""
+
 
 class SilentReporter:
     """A reporter for in-process use: keeps nothing, saves nothing, never interrupts."""
@@ -125,4 +129,7 @@ class SilentReporter:
         return None
 
     def note(self, text: str) -> None:
+        pass
+
+    def offer_sample(self, make: Callable[[], Path]) -> None:
         pass

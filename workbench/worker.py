@@ -194,7 +194,7 @@ class Worker:
                 "message": f"Out of memory ({first or type(error).__name__}); {peak}. {memory.ADVICE}",
             }
         if isinstance(error, WorkbenchError):
-            return {"state": "failed", "message": str(error)}
+            return {"state": "failed", "message": str(error), "refused": isinstance(error, InputError)}
         return {
             "state": "failed",
             "message": f"{type(error).__name__}: {str(error)[:300]} (the log has the details)",

@@ -57,8 +57,8 @@ def claim_next(table: Table, *, only: str = "") -> sqlite3.Row | None:
             return None
         connection.execute(
             "UPDATE jobs SET state = 'starting', stop = NULL, save_asked = 0, sample_asked = 0, "
-            "message = '', stage = 'loading', step = 0, steps = 0, claim = claim + 1, finished = NULL, "
-            "pid = NULL, started = COALESCE(started, ?) WHERE id = ? AND state = 'queued'",
+            "message = '', refused = 0, stage = 'loading', step = 0, steps = 0, claim = claim + 1, "
+            "finished = NULL, pid = NULL, started = COALESCE(started, ?) WHERE id = ? AND state = 'queued'",
             (now_text(), row["id"]),
         )
         query = "SELECT id, claim, cwd, device FROM jobs WHERE id = ?"
@@ -71,7 +71,7 @@ def start_next(table: Table, workspace: Workspace) -> Started | None:
     for candidate in table.read(_NEXT):
         folder = workspace.folder("jobs") / candidate["id"]
         folder.mkdir(parents=True, exist_ok=True)
-        lock = JobLock.take(folder)
+        lock = _take_patiently(folder)
         if lock is None:
             continue
         try:
@@ -107,6 +107,15 @@ def recover(table: Table, workspace: Workspace) -> list[str]:
         finally:
             lock.release()
     return lost
+
+
+def _take_patiently(folder: Path) -> JobLock | None:
+    """Take a waiting job's lock; somebody who only looks at it holds it for microseconds."""
+    for _ in range(10):
+        if (lock := JobLock.take(folder)) is not None:
+            return lock
+        time.sleep(0.005)
+    return None
 
 
 def _start(table: Table, workspace: Workspace, row: sqlite3.Row, lock: JobLock) -> Started:

@@ -29,6 +29,7 @@ class Job:
         command: the command line that asked for the job.
         device: jobs of one device run one after the other.
         peak_bytes: largest resident memory of the worker.
+        refused: it failed because of its input; `message` then says what was expected.
         result: what the step made, once done: paths and figures.
     """
 
@@ -50,6 +51,7 @@ class Job:
     device: str
     peak_bytes: int
     message: str
+    refused: bool
     config: dict[str, Any]
     versions: dict[str, str]
     result: dict[str, Any] | None
@@ -80,4 +82,5 @@ def job_of(row: sqlite3.Row) -> Job:
     values = {name: row[name] for name in COLUMNS}
     for name in _JSON_COLUMNS:
         values[name] = None if values[name] is None else json.loads(values[name])
+    values["refused"] = bool(values["refused"])
     return Job(**values)

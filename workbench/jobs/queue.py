@@ -247,6 +247,16 @@ class Queue:
                     self._children.append(one.process)
         return [self.get(job_id) for job_id in started]
 
+    def tend(self) -> None:
+        """Dispatch if there is reason to: cheap enough to call at every look at the queue."""
+        jobs = self.list(states=("queued", *ACTIVE))
+        busy = {job.device for job in jobs if job.active}
+        dead = any(job.active and not is_held(self.folder(job.id)) for job in jobs)
+        if dead or any(
+            job.state == "cancelling" or (job.state == "queued" and job.device not in busy) for job in jobs
+        ):
+            self.dispatch()
+
     def metrics(self, job_id: str, *, after: int = 0) -> NewRows:
         """Return the rows behind the cursor `after`, and the next cursor; see `workbench.jobs.metrics`."""
         self.get(job_id)

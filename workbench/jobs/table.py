@@ -49,6 +49,7 @@ MIGRATIONS = (
         peak_bytes INTEGER NOT NULL DEFAULT 0,
         versions TEXT NOT NULL DEFAULT '{}',
         message TEXT NOT NULL DEFAULT '',
+        refused INTEGER NOT NULL DEFAULT 0,
         result TEXT
     );
     CREATE INDEX jobs_by_state ON jobs (state, turn, seq);
