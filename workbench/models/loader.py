@@ -36,6 +36,7 @@ class LoadedModel:
         name: how the user called it; a student keeps the name of its folder.
         folder: the local diffusers folder.
         device: where the transformer computes.
+        provenance: what was done to the model since (surgery), for the manifests of what it makes.
     """
 
     name: str
@@ -44,7 +45,7 @@ class LoadedModel:
     pipeline: WanPipeline
     adapter: Adapter
     device: torch.device
-    notes: tuple[str, ...] = field(default=())
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:

@@ -96,7 +96,7 @@ def cost(
     Raises:
         InputError: a plan for another model, a size that it cannot make, or a rate that cannot be.
     """
-    plan.model.check(facts, what=f"plan {plan.name or plan.short}")
+    plan.model.check(facts, what=f"plan {plan.name or plan.short_name}")
     chosen = size or (ClipSize(*plan.size) if plan.size else facts.default_size)
     grid = facts.token_grid(chosen)
     notes = check_rates(plan, grid)
@@ -110,7 +110,7 @@ def cost(
     blocks = [each + dense.rest for each in attention]
     return Cost(
         tokens=grid.num_tokens,
-        plan=plan.short,
+        plan=plan.short_name,
         block_tflop=dense.total / TERA,
         core_share=dense.core / dense.total,
         attention_ratio=sum(attention) / (dense.core * facts.num_blocks),

@@ -163,4 +163,4 @@ def _from_operators(
     plan = make_plan(
         converted, facts, size=size, schedule=schedule, provenance={"made_by": made_by, "text": text[:200]}
     )
-    return plan.model_copy(update={"name": plan.short})
+    return plan.model_copy(update={"name": plan.short_name})

@@ -114,7 +114,7 @@ class Plan(StrictModel):
         }
 
     @property
-    def short(self) -> str:
+    def short_name(self) -> str:
         """A name for people: `5xR4`, `softmax`, or mixed as `3xR4+2xlinear`."""
         counts: dict[str, int] = {}
         for spec in self.converted.values():

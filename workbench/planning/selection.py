@@ -105,8 +105,8 @@ def attention_budget(
     budget = facts.num_blocks * ((core + rest) / speedup - rest)
     if budget <= 0:
         raise InputError(
-            f"A speed-up of {speedup:g} cannot be reached at {size.frames}×{size.height}×{size.width}: even free "
-            f"attention gives {(core + rest) / rest:.2f}×; larger clips gain more."
+            f"A speed-up of {speedup:g} cannot be reached at {size.frames}×{size.height}×{size.width}: even "
+            f"free attention gives {(core + rest) / rest:.2f}×; larger clips gain more."
         )
     return budget
 
@@ -180,7 +180,7 @@ def as_plan(
             f"attention_{unit}": allocation.cost / (TERA if unit == "tflop" else 1),
         },
     )
-    return plan.model_copy(update={"name": plan.short[:200]})
+    return plan.model_copy(update={"name": plan.short_name[:200]})
 
 
 def front(

@@ -1,0 +1,239 @@
+"""Sample a clip from a model and keep it: one prompt, one seed, the unchanged `WanPipeline.__call__`.
+
+Knows models and frames; it does not know whether the model is a teacher or a student.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from workbench.models import LoadedModel, ModelFacts, check_prompt
+from workbench.operators import Observer, clock_of, observe
+from workbench.types import ClipSize, Reporter, SilentReporter, StrictModel
+from workbench.video import Frames, write_mp4
+from workbench.workspace import Workspace, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_SEED = 2**63 - 1
+PACKAGES = ("torch", "diffusers", "transformers")
+
+
+class GenerateConfig(StrictModel):
+    """What a user chooses for one clip; None takes the model's default.
+
+    Attributes:
+        model: registry name, diffusers folder, student folder or hub id.
+        seed: of the initial noise, drawn on the CPU so that devices agree.
+        guidance: classifier-free guidance scale; at most 1 runs without the unconditional branch.
+    """
+
+    model: str = "embedded"
+    prompt: str
+    negative_prompt: str = ""
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    guidance: Annotated[float, Field(ge=0, le=100)] | None = None
+    frames: Annotated[int, Field(ge=1)] | None = None
+    height: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[int, Field(ge=1)] | None = None
+
+    def size(self, facts: ModelFacts) -> ClipSize:
+        """Return the clip size, with the model's default for what was not chosen."""
+        usual = facts.default_size
+        return ClipSize(self.frames or usual.frames, self.height or usual.height, self.width or usual.width)
+
+    def resolved(self, facts: ModelFacts) -> GenerateConfig:
+        """Return the same configuration with every default written out.
+
+        Raises:
+            InputError: a size that the model cannot make.
+        """
+        size = self.size(facts)
+        facts.check_size(size)
+        return self.model_copy(
+            update={
+                "steps": self.steps or facts.default_steps,
+                "guidance": facts.default_guidance if self.guidance is None else self.guidance,
+                "frames": size.frames,
+                "height": size.height,
+                "width": size.width,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip.
+
+    Attributes:
+        frames: uint8 RGB, [F, H, W, 3].
+        latents: what was decoded, [C, T, H, W] as the VAE has them, on the CPU.
+        seconds: wall-clock time from prompt to frames, measured.
+        decode_seconds: the part of it after the last step.
+        notes: sentences for the user, for example that the prompt was cut.
+    """
+
+    frames: Frames
+    latents: Tensor
+    seconds: float
+    decode_seconds: float
+    notes: tuple[str, ...]
+
+
+def sample(
+    model: LoadedModel,
+    config: GenerateConfig,
+    *,
+    reporter: Reporter | None = None,
+    observer: Observer | None = None,
+) -> Sample:
+    """Sample one clip; the same configuration on the same machine gives the same bits.
+
+    Args:
+        model: teacher or student.
+        config: what to sample; `config.model` is not looked at.
+        reporter: hears every step, and may interrupt after any.
+        observer: sees every self-attention, as in `operators.observe`.
+
+    Raises:
+        InputError: a prompt or a size that the model refuses.
+        Cancelled, Paused: when the reporter says so.
+    """
+    import torch
+
+    reporter = reporter or SilentReporter()
+    config = config.resolved(model.facts)
+    prompt = check_prompt(model, config.prompt)
+    if config.negative_prompt.strip():
+        check_prompt(model, config.negative_prompt)
+    clock = clock_of(model.transformer)
+    if clock is not None:
+        clock.reset()
+    assert config.steps is not None
+    watch = _Watch(reporter, config.steps)
+    watching = nullcontext() if observer is None else observe(model, observer)
+    reporter.stage("sampling", config.steps)
+    started = time.monotonic()
+    with watching:
+        output = model.pipeline(
+            prompt=prompt.text,
+            negative_prompt=config.negative_prompt,
+            height=config.height,
+            width=config.width,
+            num_frames=config.frames,
+            num_inference_steps=config.steps,
+            guidance_scale=config.guidance,
+            generator=torch.Generator("cpu").manual_seed(config.seed),
+            output_type="np",
+            callback_on_step_end=watch.on_step_end,
+            max_sequence_length=model.facts.text_tokens,
+        )
+    frames = np.round(np.asarray(output.frames[0]) * 255).clip(0, 255).astype(np.uint8)
+    ended = time.monotonic()
+    reporter.step(1)
+    assert watch.latents is not None
+    return Sample(
+        frames=frames,
+        latents=watch.latents[0].detach().cpu().clone(),
+        seconds=ended - started,
+        decode_seconds=ended - watch.last_step_at,
+        notes=(prompt.note,) if prompt.note else (),
+    )
+
+
+class _Watch:
+    """Passes steps of the pipeline on to a reporter and keeps the last latents."""
+
+    def __init__(self, reporter: Reporter, num_steps: int) -> None:
+        self.reporter = reporter
+        self.num_steps = num_steps
+        self.latents: Tensor | None = None
+        self.last_step_at = 0.0
+
+    def on_step_end(self, _: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        self.latents = tensors["latents"]
+        self.last_step_at = time.monotonic()
+        self.reporter.step(step + 1)
+        if step + 1 == self.num_steps:
+            self.reporter.stage("decoding", 1)
+        return {}
+
+
+def save_clip(
+    sample: Sample,
+    config: GenerateConfig,
+    workspace: Workspace,
+    *,
+    model: LoadedModel,
+    manifest: Mapping[str, Any] | None = None,
+) -> Path:
+    """Keep a clip in the workspace with everything needed to make it again.
+
+    Args:
+        sample: the clip.
+        config: how it was made.
+        workspace: where to keep it.
+        model: what made it.
+        manifest: more to write into the manifest.
+
+    Returns:
+        The folder: clip.mp4, poster.png, latents.safetensors, manifest.json.
+
+    Raises:
+        InputError: the workspace cannot be written.
+    """
+    with workspace.new_folder("clips", name=config.prompt) as folder:
+        write_clip(folder.path, sample, config, model=model, manifest=manifest)
+    return folder.final
+
+
+def write_clip(
+    folder: Path,
+    sample: Sample,
+    config: GenerateConfig,
+    *,
+    model: LoadedModel,
+    manifest: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the files of `save_clip` into a folder that exists."""
+    from PIL import Image
+
+    from workbench.jobs.tensors import save_tensors
+
+    write_mp4(folder / "clip.mp4", sample.frames, fps=model.facts.fps)
+    Image.fromarray(sample.frames[len(sample.frames) // 2]).save(folder / "poster.png")
+    save_tensors(folder / "latents.safetensors", {"latents": sample.latents})
+    write_json(folder / "manifest.json", {**clip_manifest(sample, config, model=model), **(manifest or {})})
+
+
+def clip_manifest(sample: Sample, config: GenerateConfig, *, model: LoadedModel) -> dict[str, Any]:
+    """Return what a clip's manifest says: settings, model, plan, versions, time."""
+    settings = config.resolved(model.facts)
+    return {
+        "schema_version": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": json.loads(settings.model_dump_json()),
+        "model": {"name": model.name, "fingerprint": model.fingerprint, **model.provenance},
+        "fps": model.facts.fps,
+        "tokens": model.facts.token_grid(settings.size(model.facts)).num_tokens,
+        "seconds": sample.seconds,
+        "decode_seconds": sample.decode_seconds,
+        "notes": list(sample.notes),
+        "device": str(model.device),
+        "dtype": str(model.transformer.dtype).removeprefix("torch."),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
