@@ -24,6 +24,7 @@ class ModelFacts(StrictModel):
 
     Attributes:
         name: registry name, hub id or name of the folder.
+        source: what `load_model` finds the model by: registry name, hub id or path of the folder.
         fingerprint: identifies the transformer's weights; empty where no weights were seen.
         text_tokens: `max_sequence_length` with which the pipeline is called.
         patch_size: latent pixels of one token (frames, height, width).
@@ -33,6 +34,7 @@ class ModelFacts(StrictModel):
     """
 
     name: str
+    source: str = ""
     fingerprint: str = ""
     num_blocks: Count
     num_heads: Count

@@ -121,11 +121,17 @@ def model_facts(name: str, *, allow_network: bool = False) -> ModelFacts:
     if entry is not None:
         with contextlib.suppress(InputError):
             folder = resolve_folder(name)
-            return read_facts(folder, name=entry.name)
+            return _read_facts(name, folder)
         return entry.facts
     folder = resolve_folder(name, allow_network=allow_network)
     check_folder(folder, name=_display_name(name, folder))
-    return read_facts(folder, name=_display_name(name, folder))
+    return _read_facts(name, folder)
+
+
+def _read_facts(name: str, folder: Path) -> ModelFacts:
+    shown = _display_name(name, folder)
+    source = str(folder.absolute()) if _as_path(name) == folder else shown
+    return read_facts(folder, name=shown).model_copy(update={"source": source})
 
 
 def load_model(
@@ -146,7 +152,7 @@ def load_model(
     folder = resolve_folder(name, allow_network=allow_network)
     shown = _display_name(name, folder)
     check_folder(folder, name=shown)
-    facts = read_facts(folder, name=shown)
+    facts = _read_facts(name, folder)
     place = choose_device(device)
     pipeline = _load_pipeline(folder, name=shown, dtype=_choose_dtype(dtype, place))
     pipeline.to(place)

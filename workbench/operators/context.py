@@ -61,6 +61,7 @@ class ForwardClock(nn.Module):
         self.branch: str | None = None
         self.dense = False
         self.is_dense_step: Callable[[int], bool] | None = None
+        self.installation: Any = None
         self.state: dict[tuple[int, str | None], dict[str, Any]] = {}
         self._seen: tuple[int, set[str]] = (-1, set())
 
