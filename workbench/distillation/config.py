@@ -37,7 +37,7 @@ class MeasureConfig(StrictModel):
         held_out_prompts: errors are measured on; empty draws `num_held_out`.
         steps: of the teacher's sampling runs.
         guidance: None takes the model's default; at most 1 means no guidance, so no unconditional branch.
-        size: None takes the model's default.
+        frames: of a clip, in pixels as height and width; None takes the model's default.
         extend: a bank folder whose cells are taken over, unless they are measured again.
         cache_megabytes: bound on all cached trajectories of the workspace.
     """
@@ -54,7 +54,9 @@ class MeasureConfig(StrictModel):
     num_held_out: Annotated[int, Field(ge=1, le=512)] = 4
     steps: Annotated[int, Field(ge=1, le=1000)] = 8
     guidance: Annotated[float, Field(ge=0, le=100)] | None = None
-    size: ClipSize | None = None
+    frames: Annotated[int, Field(ge=1)] | None = None
+    height: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     loss: LossName = "value"
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-2
@@ -96,7 +98,8 @@ def check(config: MeasureConfig, model: LoadedModel) -> MeasurePlan:
         raise InputError("No block is chosen; name at least one, for example --blocks 0,2,5-7.")
     for block in blocks:
         check_block(block, facts)
-    size = config.size or facts.default_size
+    usual = facts.default_size
+    size = ClipSize(config.frames or usual.frames, config.height or usual.height, config.width or usual.width)
     grid = facts.token_grid(size)
     specs = tuple({label(spec): spec for spec in (_spec(rate, config) for rate in config.rates)}.values())
     notes: dict[str, None] = {}
