@@ -29,11 +29,13 @@ from workbench.jobs import Job, Queue, memory, processes
 from workbench.jobs.dispatch import claim_next, now_text
 from workbench.jobs.faults import fault_point
 from workbench.jobs.locks import HOLDER_NAME, JobLock, dispatch_lock, write_holder
+from workbench.jobs.room import require_disk
 from workbench.types import Reporter, StrictModel
-from workbench.workspace import DiskFull, Workspace
+from workbench.workspace import DISK_FULL, DiskFull, Workspace, disk_error
 
 SAVE_ENVIRONMENT = "WORKBENCH_SAVE_SECONDS"
 STEPS_ENVIRONMENT = "WORKBENCH_STEPS"
+MIN_FREE_BYTES = 2_000_000
 
 
 class Result(Protocol):
@@ -162,11 +164,16 @@ class Worker:
         try:
             while True:
                 try:
+                    require_disk(self.folder, MIN_FREE_BYTES, what=f"Work of the kind {self.job.kind!r}")
                     result = step.run(config, self.queue.workspace, reporter)
                     break
                 except DiskFull as error:
-                    self._say(str(error))
                     reporter.wait_for_room(error)
+                except OSError as error:
+                    if error.errno not in DISK_FULL:
+                        raise
+                    self._say(traceback.format_exc())
+                    reporter.wait_for_room(_as_disk_full(self.folder, error))
             fault_point("result")
             return {
                 "state": "done",
@@ -265,6 +272,11 @@ def _set_when_signalled(event: threading.Event) -> Callable[[int, FrameType | No
         event.set()
 
     return handle
+
+
+def _as_disk_full(folder: Path, error: OSError) -> DiskFull:
+    full = disk_error(folder / "what the step makes", error, needed=MIN_FREE_BYTES)
+    return full if isinstance(full, DiskFull) else DiskFull(str(full), folder=folder)
 
 
 def _find_step(kind: str) -> Step:

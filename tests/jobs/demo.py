@@ -5,7 +5,9 @@ Plugged into the worker with `WORKBENCH_STEPS=tests.jobs.demo:STEPS`.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
 import os
 import random
 import resource
@@ -19,7 +21,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from workbench.jobs import Queue, memory
 from workbench.jobs.tensors import save_tensors
+from workbench.jobs.training import TrainingParts
 from workbench.types import CheckpointState, Reporter, StrictModel
 from workbench.workspace import Workspace, write_json
 
@@ -37,7 +41,8 @@ class DemoConfig(StrictModel):
     with_state: bool = True
     nan_at: int = -1
     nan_weight_at: int = -1
-    memory: Literal["", "limit", "cuda", "killed"] = ""
+    memory: Literal["", "limit", "cuda", "killed", "killed for memory"] = ""
+    pause_at: int = -1
     ignore_wishes_at: int = -1
     raise_at: int = -1
     artefact: bool = False
@@ -77,43 +82,38 @@ class Training:
         self.average.lerp_(self.weight.detach(), 0.1)
         return float(loss.detach())
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        adam = self.optimizer.state[self.weight]
-        return {
-            "weight": self.weight.detach(),
-            "average": self.average,
-            **{f"adam.{name}": value for name, value in adam.items()},
-        }
+    @property
+    def parts(self) -> TrainingParts:
+        return TrainingParts(
+            optimizers={"adam": self.optimizer},
+            schedulers={"steps": self.schedule},
+            tensors={"weight": self.weight, "average": self.average},
+        )
 
     def state(self, stage: int, step: int) -> CheckpointState:
-        meta = {"stage": stage, "step": step, "schedule": self.schedule.state_dict()}
-        return CheckpointState({name: value.clone() for name, value in self.tensors().items()}, meta)
+        return self.parts.pack({"stage": stage, "step": step})
 
-    def load(self, state: CheckpointState) -> None:
-        self.weight.data.copy_(state.tensors["weight"])
-        self.average.copy_(state.tensors["average"])
-        adam = {name.removeprefix("adam."): value for name, value in state.tensors.items() if "adam." in name}
-        self.optimizer.state[self.weight].update(adam)
-        self.schedule.load_state_dict(dict(state.meta["schedule"]))
-        self.optimizer.param_groups[0]["lr"] = self.schedule.get_last_lr()[0]
+    def load(self, state: CheckpointState) -> tuple[int, int]:
+        meta = self.parts.unpack(state)
+        return int(meta["stage"]), int(meta["step"])
 
     def sha256(self) -> str:
         digest = hashlib.sha256()
-        for name, value in sorted(self.tensors().items()):
+        for name, value in sorted(self.parts.pack().tensors.items()):
             digest.update(name.encode() + value.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
 def run(config: DemoConfig, workspace: Workspace, reporter: Reporter) -> DemoResult:
     """Run the optimisation, going on from a checkpoint where there is one."""
+    alone(workspace)
     time.sleep(config.load_seconds)
     training = Training(config)
     stages = ["first", "second"] if config.two_stages else ["train"]
     state = reporter.restore()
     at_stage, at_step = 0, 0
     if state is not None:
-        training.load(state)
-        at_stage, at_step = int(state.meta["stage"]), int(state.meta["step"])
+        at_stage, at_step = training.load(state)
         if not config.keep_random:
             torch.manual_seed(config.seed)
     loss = 0.0
@@ -121,7 +121,9 @@ def run(config: DemoConfig, workspace: Workspace, reporter: Reporter) -> DemoRes
         reporter.stage(stages[number], config.steps)
         for step in range(at_step if number == at_stage else 0, config.steps):
             loss = training.update()
-            misbehave(config, step + 1, training)
+            misbehave(config, step + 1, training, workspace)
+            if step + 1 == config.pause_at and state is None:
+                pause_me(workspace)
             reporter.step(
                 step + 1,
                 state=_state_of(training, number, step + 1) if config.with_state else None,
@@ -132,7 +134,16 @@ def run(config: DemoConfig, workspace: Workspace, reporter: Reporter) -> DemoRes
     return DemoResult(training.sha256(), loss, torch.get_num_threads(), made)
 
 
-def misbehave(config: DemoConfig, step: int, training: Training) -> None:
+def alone(workspace: Workspace) -> None:
+    """Leave a file behind if another process runs a job of this workspace at the same time."""
+    descriptor = os.open(workspace.root / "one-at-a-time", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        (workspace.root / "TWICE").touch()
+
+
+def misbehave(config: DemoConfig, step: int, training: Training, workspace: Workspace) -> None:
     """Fail in the way the configuration asks for, at the second step or the one it names."""
     if step == config.nan_weight_at:
         training.weight.data[0, 0] = float("nan")
@@ -145,8 +156,23 @@ def misbehave(config: DemoConfig, step: int, training: Training) -> None:
         torch.empty(8_000_000_000, dtype=torch.uint8)
     if step == 2 and config.memory == "cuda":
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-    if step == 2 and config.memory == "killed":
+    if step == 2 and config.memory == "killed for memory":
+        (job,) = Queue(workspace).list(states=("running", "saving"))
+        pretend_system_kill(workspace.folder("jobs") / job.id)
+    if step == 2 and config.memory.startswith("killed"):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pretend_system_kill(folder: Path) -> None:
+    """Leave the record that a kill by the system leaves: its count of kills has risen since the start."""
+    record = {"kills": memory.system_kills() - 1, "peak": 5_000_000_000, "limit": 6_000_000_000}
+    (folder / memory.FILE_NAME).write_text(json.dumps(record))
+
+
+def pause_me(workspace: Workspace) -> None:
+    """Do what a user does, at exactly this step."""
+    queue = Queue(workspace)
+    queue.pause(queue.list(states=("running", "saving"))[0].id)
 
 
 def _state_of(training: Training, stage: int, step: int) -> Callable[[], CheckpointState]:
@@ -155,7 +181,7 @@ def _state_of(training: Training, stage: int, step: int) -> Callable[[], Checkpo
 
 def _make_artefact(config: DemoConfig, workspace: Workspace, training: Training) -> str:
     with workspace.new_folder("banks", name="demo") as folder:
-        save_tensors(folder.path / "weights.safetensors", training.tensors())
+        save_tensors(folder.path / "weights.safetensors", training.parts.pack().tensors)
         write_json(folder.path / "bank.json", {"sha256": training.sha256()})
         Path(folder.path / "padding.bin").write_bytes(b"\1" * config.artefact_bytes)
     return workspace.relative(folder.final)

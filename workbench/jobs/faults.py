@@ -1,7 +1,8 @@
 """Named places where a test makes a process die or hang; without the environment variable they do nothing.
 
 `WORKBENCH_FAULT="<point>=<kill|hang>@<marker file>"`: the first process to reach the point makes the marker
-file and then kills itself, or hangs until it is killed. The file makes sure that it happens once.
+file and then kills itself, or hangs until it is killed or `<marker file>.go` exists. The marker makes sure
+that it happens once.
 """
 
 from __future__ import annotations
@@ -29,5 +30,5 @@ def fault_point(name: str) -> None:
         return
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    while True:
-        time.sleep(60)
+    while not os.path.exists(f"{marker}.go"):
+        time.sleep(0.02)
