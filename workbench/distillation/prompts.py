@@ -63,7 +63,7 @@ def choose_prompts(
     Raises:
         InputError: a prompt that the model cannot read, or one that is in both lists.
     """
-    default = _world_prompts if has_closed_vocabulary(model) else _scene_prompts
+    default = _world_prompts if has_closed_vocabulary(model.facts) else _scene_prompts
     chosen = PromptSplit(
         _checked(model, training) or default(num_training, held_out=False, seed=seed),
         _checked(model, held_out) or default(num_held_out, held_out=True, seed=seed),

@@ -2,7 +2,7 @@
 
 from workbench.models.facts import ModelFacts
 from workbench.models.loader import LoadedModel, adapter_of, load_model, model_facts, resolve_folder
-from workbench.models.prompts import CheckedPrompt, check_prompt
+from workbench.models.prompts import CheckedPrompt, check_prompt, check_words
 
 __all__ = [
     "CheckedPrompt",
@@ -10,6 +10,7 @@ __all__ = [
     "ModelFacts",
     "adapter_of",
     "check_prompt",
+    "check_words",
     "load_model",
     "model_facts",
     "resolve_folder",

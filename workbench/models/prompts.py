@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from workbench.errors import InputError
 from workbench.models import registry
+from workbench.models.facts import ModelFacts
 from workbench.models.loader import LoadedModel
 
 MAX_CHARACTERS = 1_000_000
@@ -28,6 +29,16 @@ def check_prompt(model: LoadedModel, prompt: str) -> CheckedPrompt:
     Raises:
         InputError: empty, not text, or (embedded model only) with words that the model has never seen.
     """
+    check_words(model.facts, prompt)
+    return _cut(model.pipeline.tokenizer, prompt, limit=model.facts.text_tokens)
+
+
+def check_words(facts: ModelFacts, prompt: str) -> None:
+    """Check a prompt as far as it goes without a tokenizer.
+
+    Raises:
+        InputError: empty, not text, or (embedded model only) with words that the model has never seen.
+    """
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError("The prompt is empty; describe the clip in a few words.")
     if len(prompt) > MAX_CHARACTERS:
@@ -38,14 +49,13 @@ def check_prompt(model: LoadedModel, prompt: str) -> CheckedPrompt:
         prompt.encode("utf-8")
     except UnicodeEncodeError:
         raise InputError("The prompt is not valid Unicode text; type it again.") from None
-    if has_closed_vocabulary(model):
+    if has_closed_vocabulary(facts):
         _refuse_unknown(prompt)
-    return _cut(model.pipeline.tokenizer, prompt, limit=model.facts.text_tokens)
 
 
-def has_closed_vocabulary(model: LoadedModel) -> bool:
+def has_closed_vocabulary(facts: ModelFacts) -> bool:
     """Return whether the model knows only the words of the embedded world."""
-    entry = registry.recognise(model.facts)
+    entry = registry.recognise(facts)
     return entry is not None and entry.name == registry.EMBEDDED
 
 

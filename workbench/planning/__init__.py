@@ -22,7 +22,7 @@ from workbench.planning.plan import (
     save,
     to_json,
 )
-from workbench.planning.selection import Timings, allocate, attention_budget, choices, front, select
+from workbench.planning.selection import Timings, allocate, as_plan, attention_budget, choices, front, select
 
 __all__ = [
     "Allocation",
@@ -38,6 +38,7 @@ __all__ = [
     "TimestepError",
     "Timings",
     "allocate",
+    "as_plan",
     "attention_budget",
     "block_flops",
     "check_rates",
