@@ -1,4 +1,4 @@
-"""The comparison as a folder that opens without a server: one HTML file with its scripts, styles and data inside.
+"""The comparison as a page that opens without a server: scripts, styles and data in one HTML file.
 
 Knows the files of the interface's player by name, as text; imports nothing of the interface.
 """
@@ -18,49 +18,18 @@ PLAYER = "components/player.js"
 IMPORT = re.compile(r"import\s*\{([^}]*)\}\s*from\s*'\./([\w-]+\.js)';\n?")
 EXPORT = re.compile(r"^export (?=(?:const|function|class)\s+(\w+))", re.MULTILINE)
 
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; media-src 'self' file: blob:; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>$title</title>
-<style>
-$styles
-body { margin: 0; background: var(--ground); }
-.page { max-width: 1180px; margin: 0 auto; padding: var(--s5) var(--s4) var(--s6); display: grid; gap: var(--s3); }
-.page-head { display: flex; flex-wrap: wrap; align-items: baseline; gap: var(--s1) var(--s4); }
-.workbench .page-head h1 { font: var(--text-20); }
-</style>
-<body class="workbench">
-<main class="page">
-<header class="page-head"><h1>Teacher and student</h1><p class="muted">$subtitle</p></header>
-<div class="rack"><div class="part player-part"></div></div>
-<section class="rack"><div class="panel"><header class="panel-head"><h2>Figures</h2><span class="hint">$hint</span></header>
-<div class="table-scroll"><table class="table"><thead><tr><th>clip</th>$heads</tr></thead><tbody>$rows</tbody></table></div></div></section>
-<p class="muted">$made</p>
-</main>
-<script type="application/json" id="comparison">$data</script>
-<script>
-document.documentElement.dataset.theme = matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light';
-$script
-const value = JSON.parse(document.getElementById('comparison').textContent);
-player.mount(document.querySelector('.player-part'), { get: () => value, watch: () => {} });
-</script>
-</body>
-</html>
-""")
-
 
 def page(data: Mapping[str, Any], *, made: str) -> str:
     """Return the HTML document of a comparison; every text from outside is escaped.
 
     Args:
-        data: the player's value: clips with addresses relative to the page, prompt, seed, fps, frames, curves.
+        data: the player's value (`record.player_data`), clips with addresses relative to the page.
         made: one line saying with what and when it was made.
     """
     labels = list(dict.fromkeys(str(fact[0]) for clip in data["clips"] for fact in clip["facts"]))
     heads = "".join(f'<th class="number">{html.escape(label)}</th>' for label in labels)
-    return PAGE.substitute(
+    template = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    return template.substitute(
         title=html.escape(f"Comparison: {data['prompt']}"),
         subtitle=html.escape(f"the same prompt and seed, {data['frames']} frames"),
         hint="of these two clips",
@@ -76,8 +45,8 @@ def page(data: Mapping[str, Any], *, made: str) -> str:
 def inline_module(name: str) -> str:
     """Return a script module of the interface, with all it imports, as one plain script.
 
-    Each module becomes a constant with its exports, named like its file. Only named imports from the same folder
-    are understood; that is all our modules use.
+    Each module becomes a constant with its exports, named like its file. Only named imports from the same
+    folder are understood; that is all our modules use.
     """
     folder, _, file = name.rpartition("/")
     ordered: dict[str, str] = {}
