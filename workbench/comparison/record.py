@@ -96,7 +96,8 @@ def read(folder: Path) -> Comparison:
     version = data.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
-            f"{what} was made by a newer version (schema {version}; this is {SCHEMA_VERSION}); update the workbench."
+            f"{what} was made by a newer version (schema {version}; this is {SCHEMA_VERSION}); "
+            "update the workbench."
         )
     return Comparison.parse(data, what=what)
 

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 from workbench.errors import InputError, WorkbenchError
 from workbench.jobs import Queue
-from workbench.ui.components import Shell
+from workbench.ui.components import SHELL
 from workbench.ui.context import Context, Refresh, answering
 from workbench.ui.guard import MAX_BODY_BYTES, Guard
 from workbench.ui.media import HERE, routes
@@ -77,7 +77,7 @@ def build_blocks(context: Context) -> gr.Blocks:
 
     with gr.Blocks(title="Workbench", analytics_enabled=False, fill_width=True) as blocks:
         study = gr.State(Study())
-        shell = Shell({}, calls=[pulse])
+        shell = SHELL.build({}, calls=[pulse])
         for page in (attention, plan, compare):
             page.build(context, study)
         runs.build(context)

@@ -55,6 +55,7 @@ def adopt(study: Study, workspace: Workspace, results: Iterable[Path]) -> Study:
     changes = {}
     for path in results:
         for part, (kind, document) in FOLDERS.items():
-            if path.parent == workspace.folder(kind) and (path / document).is_file():
-                changes[part] = path.name
+            folder = path if path.is_dir() else path.parent
+            if folder.parent == workspace.folder(kind) and (folder / document).is_file():
+                changes[part] = folder.name
     return study.model_copy(update=changes)

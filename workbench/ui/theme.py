@@ -69,7 +69,7 @@ def theme() -> gr.themes.Base:
     return gr.themes.Base(font=["sans-serif"], font_mono=["monospace"], text_size="sm").set(
         **colours,
         **_known(dark),
-        **_known({name: "none" for name in NONE}),
+        **_known(dict.fromkeys(NONE, "none")),
         **_known({f"{name}_dark": "none" for name in NONE}),
         block_radius="var(--radius)",
         container_radius="var(--radius)",

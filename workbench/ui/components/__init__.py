@@ -1,12 +1,14 @@
-"""Parts of the interface that gradio lacks: each a script and a style in its own file, and here its Python face.
+"""Parts of the interface that gradio lacks: each a script and a style in its own file, and here its face.
 
-A part owns its element; gradio only hands values to and fro. The same scripts serve notebooks and offline pages.
+A part owns its element; gradio only hands values to and fro. The same scripts serve notebooks and offline
+pages. They are built, not derived from `gr.HTML`: gradio writes a stub file beside every derived class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -23,82 +25,56 @@ import("/workbench/static/%(script)s.js").then(({ mount }) => mount(element.quer
 """
 
 
-class Part(gr.HTML):
-    """A component whose markup belongs to its script `components/<script>.js`."""
+@dataclass(frozen=True)
+class Part:
+    """A kind of component, whose markup belongs to its script `components/<script>.js`.
 
-    script: ClassVar[str] = ""
-    emits: ClassVar[tuple[str, ...]] = ()
+    Attributes:
+        script: name of the script, and of the style.
+        emits: events that the script may tell Python of.
+    """
 
-    def __init__(
-        self, value: Any = None, *, calls: Sequence[Callable[..., Any]] = (), **options: Any
-    ) -> None:
-        super().__init__(
+    script: str
+    emits: tuple[str, ...] = ()
+
+    def build(self, value: Any = None, *, calls: Sequence[Callable[..., Any]] = (), **props: Any) -> gr.HTML:
+        """Place one on the page.
+
+        Args:
+            value: plain data that the script shows; see the head of the script for its shape.
+            calls: functions that the script may call, by their names.
+            props: further data for the script.
+        """
+        return gr.HTML(
             value,
             html_template=f'<div class="part workbench {self.script}-part"></div>',
             js_on_load=LOADER % {"events": list(self.emits), "script": self.script},
             apply_default_css=False,
             server_functions=list(calls),
-            **options,
+            **props,
         )
 
-    def api_info(self) -> dict[str, Any]:
-        return {"type": {}, "description": f"value of the {self.script}"}
 
-    def example_payload(self) -> Any:
-        return None
-
-
-class Shell(Part):
-    """Top bar, study bar and the pulse that watches the jobs."""
-
-    script = "shell"
-    emits = ("settled",)
-
-
-class Sprite(Part):
-    """Blocks × heads, the heads of one block, one head in full."""
-
-    script = "sprite"
-
-
-class Overlay(Part):
-    """Where one patch looks, over every frame."""
-
-    script = "overlay"
+SHELL = Part("shell", emits=("settled",))
+"""Top bar, study bar and the pulse that watches the jobs."""
+SPRITE = Part("sprite")
+"""Blocks × heads, the heads of one block, one head in full."""
+OVERLAY = Part("overlay")
+"""Where one patch looks, over every frame."""
+HEADS = Part("heads")
+"""Numbers of every head, sortable."""
+PAINTER = Part("painter", emits=("paint",))
+"""The plan painter; its value is one operator label per block, `table` holds the measured cells."""
+SUMMARY = Part("summary")
+"""What a plan costs and how far it is off."""
+PLAYER = Part("player")
+"""Clips in sync, with their curve."""
+JOBS = Part("jobs")
+"""All jobs, and the chosen one in full."""
+PROGRESS = Part("progress")
+"""The running job of some kinds, beside the form that started it."""
 
 
-class Heads(Part):
-    """Numbers of every head, sortable."""
-
-    script = "heads"
-
-
-class Painter(Part):
-    """The plan painter; its value is one operator label per block, `table` holds the measured cells."""
-
-    script = "painter"
-    emits = ("paint",)
-
-
-class Summary(Part):
-    """What a plan costs and how far it is off."""
-
-    script = "summary"
-
-
-class Player(Part):
-    """Clips in sync, with their curve."""
-
-    script = "player"
-
-
-class Jobs(Part):
-    """All jobs, and the chosen one in full."""
-
-    script = "jobs"
-
-
-class Progress(Part):
-    """The running job of one kind, beside the form that started it."""
-
-    script = "progress"
+def title(text: str) -> gr.HTML:
+    """Place the heading of a page; `text` is ours, never a user's."""
+    return gr.HTML(f"<h1>{text}</h1>", elem_classes="page-title workbench", apply_default_css=False)

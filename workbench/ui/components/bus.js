@@ -24,7 +24,7 @@ export const say = (sentence, kind = 'info') => {
 };
 
 /** Call Python; a refusal becomes one sentence on the page and an exception here. */
-export const asker = call => async (name, question = {}) => {
+export const asker = call => async (name, question = {}, { quiet = false } = {}) => {
   let answer;
   try {
     answer = await call(name, question);
@@ -32,8 +32,8 @@ export const asker = call => async (name, question = {}) => {
     throw new Error('The server does not answer.');
   }
   if (answer?.error) {
-    say(answer.error, 'error');
-    throw new Error(answer.error);
+    if (!quiet) say(answer.error, 'error');
+    throw Object.assign(new Error(answer.error), { refusal: answer.error });
   }
   return answer;
 };

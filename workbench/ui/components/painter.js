@@ -1,6 +1,8 @@
 /* The plan painter: one row a block, one column an operator; only measured cells can be painted.
    value: the plan, one operator label a block.
-   table: {columns: [label], cells: [[{error, off, first} | null]], facts: {bank, pending: {block, label} | null, price}} */
+   table: {columns: [label], cells: [[{error, low, high, off, first} | null]], start: plan of a fresh painter}
+   While cells are distilled, their live loss stands in them; the measured error replaces it at the end. */
+import { on } from './bus.js';
 import { OPERATORS, empty, fraction, icon, planStrip, swatch, text } from './draw.js';
 
 /** The short name of a plan, as the command line takes it: 5xR4, 3xR2+2xlinear. */
@@ -14,6 +16,7 @@ export const mount = (element, host) => {
   let at = [0, 0];
   let drag = null;
   let shown = '';
+  const live = new Map();
   const undo = [];
   const redo = [];
   const table = () => host.get('table');
@@ -24,16 +27,19 @@ export const mount = (element, host) => {
   const tip = (block, op) => {
     if (op === 'softmax') return `Block ${block} stays as it is`;
     const cell = cellOf(block, op);
+    const loss = live.get(`${block}.${op}`);
+    if (!cell && loss != null) return `Block ${block} at ${op} is being distilled\nloss ${fraction(loss)} now; its error is measured at the end`;
     if (!cell) return `Block ${block} at ${op} is not measured; measure it and it can be painted`;
-    return `Block ${block} at ${op}\nerror ${fraction(cell.error)}` + (cell.off == null ? '' : `\nlinear branch off ${fraction(cell.off)}`) +
+    return `Block ${block} at ${op}\nerror ${fraction(cell.error)}` + (cell.low == null ? '' : ` (${fraction(cell.low)} to ${fraction(cell.high)})`) + (cell.off == null ? '' : `\nlinear branch off ${fraction(cell.off)}`) +
       (cell.first == null ? '' : `\nbefore distilling ${fraction(cell.first)}`);
   };
   const top = () => Math.max(1e-6, ...table().cells.flat().filter(Boolean).flatMap(c => [c.error, c.off ?? 0]));
   const cellHtml = (block, op, scale) => {
     const cell = op === 'softmax' ? { error: 0 } : cellOf(block, op);
     const off = cell?.off == null ? '' : `<i class="off" style="--off:${(Math.min(1, cell.off / scale)).toFixed(3)}"></i>`;
-    const label = op === 'softmax' ? '0' : cell ? fraction(cell.error) : '–';
-    return `<td role="gridcell" class="cell${cell ? '' : ' unmeasured'}" data-block="${block}" data-op="${op}" tabindex="-1" ${cell ? '' : 'aria-disabled="true"'}
+    const loss = live.get(`${block}.${op}`);
+    const label = op === 'softmax' ? '0' : cell ? fraction(cell.error) : loss == null ? '–' : fraction(loss);
+    return `<td role="gridcell" class="cell${cell ? '' : loss == null ? ' unmeasured' : ' unmeasured distilling'}" data-block="${block}" data-op="${op}" tabindex="-1" ${cell ? '' : 'aria-disabled="true"'}
       aria-label="Block ${block}, ${op}, ${cell ? `error ${label}` : 'not measured'}" style="--error:${cell ? Math.min(1, cell.error / scale).toFixed(3) : 0}"><span>${label}</span>${off}</td>`;
   };
   const draw = () => {
@@ -42,10 +48,10 @@ export const mount = (element, host) => {
       return;
     }
     const scale = top();
-    element.innerHTML = `<div class="painter-bar"><span class="mono plan-name"></span><span class="strip-slot"></span><span class="end"><button type="button" class="button icon-only small" data-verb="undo" aria-label="Undo">${icon('undo')}</button><button type="button" class="button icon-only small" data-verb="redo" aria-label="Redo">${icon('redo')}</button></span></div>
+    element.innerHTML = `<header class="panel-head"><h2>Painter</h2><span class="hint">drag to paint, Shift for a range, arrows and Enter</span><div class="end legend"><span><i class="error-key"></i>error</span><span><i class="off-key"></i>branch off</span><span><i class="missing-key"></i>not measured</span></div></header><div class="panel-body"><div class="painter-bar"><span class="mono plan-name"></span><span class="strip-slot"></span><span class="end"><button type="button" class="button icon-only small" data-verb="undo" aria-label="Undo">${icon('undo')}</button><button type="button" class="button icon-only small" data-verb="redo" aria-label="Redo">${icon('redo')}</button></span></div>
       <table class="painter" role="grid" aria-label="Operator of each block" style="--rows:${plan.length}"><thead><tr><th>block</th>${columns()
         .map(op => `<th><button type="button" data-column="${op}" aria-label="All measured blocks ${op}">${swatch(op)}${op}</button></th>`).join('')}</tr></thead>
-      <tbody>${plan.map((_, block) => `<tr><th scope="row">${block}</th>${columns().map(op => cellHtml(block, op, scale)).join('')}</tr>`).join('')}</tbody></table>`;
+      <tbody>${plan.map((_, block) => `<tr><th scope="row">${block}</th>${columns().map(op => cellHtml(block, op, scale)).join('')}</tr>`).join('')}</tbody></table></div>`;
     repaint();
   };
   const repaint = () => {
@@ -67,6 +73,9 @@ export const mount = (element, host) => {
     shown = JSON.stringify(plan);
     host.set([...plan]);
     host.emit('paint');
+    const link = new URLSearchParams(location.search);
+    link.set('paint', plan.join('.'));
+    history.replaceState(null, '', `?${link}${location.hash}`);
   };
   const commit = next => {
     if (next.every((op, block) => op === plan[block])) return;
@@ -178,14 +187,37 @@ export const mount = (element, host) => {
   element.addEventListener('focusout', () => (hover.hidden = true));
 
   const take = () => {
-    const value = host.get() ?? [];
+    let value = host.get() ?? [];
+    const fresh = !value.length && table()?.start?.length;
+    if (fresh) value = linked() ?? table().start;
     if (JSON.stringify(value) !== shown && !drag) {
       shown = JSON.stringify(value);
       plan = [...value];
       undo.length = redo.length = 0;
     }
+    live.clear();
     draw();
+    if (fresh) publish();
   };
+  /* The painted plan stays in the link, so that a reload keeps it. */
+  const linked = () => {
+    const words = (new URLSearchParams(location.search).get('paint') ?? '').split('.');
+    const fits = words.length === table().start.length && words.every((op, block) => columns().includes(op) && free(block, op));
+    return fits ? words : null;
+  };
+  on('jobs', answer => {
+    if (!answer.rows?.length || !table()?.cells?.length) return;
+    const cells = answer.rows.at(-1).cells ?? {};
+    for (const [name, loss] of Object.entries(cells)) {
+      const [, block, op] = name.match(/^block-(\d+)-(.+)$/) ?? [];
+      if (!block) continue;
+      live.set(`${+block}.${op}`, loss);
+      const node = element.querySelector(`.cell[data-block="${+block}"][data-op="${CSS.escape(op)}"]`);
+      if (!node?.classList.contains('unmeasured')) continue;
+      node.classList.add('distilling');
+      node.firstChild.textContent = fraction(loss);
+    }
+  });
   host.watch(take, ['value', 'table']);
   take();
 };

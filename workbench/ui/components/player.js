@@ -16,7 +16,7 @@ const figure = (clip, place) => `<figure class="clip" data-place="${place}">
 const frame = value => `<section class="panel player" tabindex="-1" aria-label="Clips">
   <header class="panel-head mode-line">${segmented('Mode', MODES, 'side')}<span class="hint mode-note"></span>
     <div class="end">${segmented('Speed', SPEEDS, '1')}<button type="button" class="button icon-only" data-verb="loop" aria-pressed="true" aria-label="Loop">${icon('loop')}</button></div></header>
-  <div class="panel-body"><p class="row-prompt"><b>${text(value.prompt)}</b> <span class="muted">seed ${text(value.seed)}</span></p>
+  <div class="panel-body"><p class="row-prompt"><b>${text(value.prompt)}</b> <span class="muted">seed ${text(value.seed)}</span>${value.page ? ` <a class="page-link" href="${text(value.page)}" target="_blank" rel="noopener">Open as a page</a>` : ''}</p>
     <div class="clip-grid">${value.clips.map(figure).join('')}</div></div>
   <div class="scrub"><div class="transport">
       <button type="button" class="button quiet icon-only" data-verb="back" aria-label="One frame back">${icon('back')}</button>

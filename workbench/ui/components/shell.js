@@ -66,7 +66,7 @@ export const mount = (element, host) => {
   const pulse = async () => {
     if (!element.isConnected) return;
     try {
-      const answer = await ask('pulse', { job: watched, after });
+      const answer = await ask('pulse', { job: watched, after }, { quiet: true });
       if (lost) {
         lost = false;
         find('.server-lost').hidden = true;
@@ -87,10 +87,10 @@ export const mount = (element, host) => {
         host.emit('settled');
         settled.forEach(job => say(job.state === 'done' ? `${job.title} is done.` : `${job.title}: ${job.message || job.state}`, job.state === 'done' || job.state === 'cancelled' ? 'info' : 'error'));
       }
-    } catch {
+    } catch (error) {
       lost = true;
       find('.server-lost').hidden = false;
-      find('.server-lost').textContent = 'The server does not answer; a running job goes on, and this page follows it again when the server is back.';
+      find('.server-lost').textContent = error.refusal ?? 'The server does not answer; a running job goes on, and this page follows it again when the server is back.';
     }
     setTimeout(pulse, document.hidden ? 4 * PULSE : PULSE);
   };

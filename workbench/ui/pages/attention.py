@@ -6,11 +6,11 @@ from typing import Any
 
 import gradio as gr
 
-from workbench.ui.components import Heads, Overlay, Progress, Sprite
+from workbench.ui.components import HEADS, OVERLAY, PROGRESS, SPRITE, title
 from workbench.ui.context import Context, Refresh, answering, refusing, whole_number
 from workbench.ui.pages.runs import cancel_call
-from workbench.ui.presenters import maps as present
-from workbench.ui.readers import read_capture
+from workbench.ui.presenters import maps
+from workbench.ui.readers import find_capture, read_capture
 from workbench.ui.session import Study
 
 PROMPT = "a red ball"
@@ -23,12 +23,12 @@ def build(context: Context, study: gr.State) -> None:
     @answering
     def sprite(question: dict[str, Any]) -> dict[str, Any]:
         """Answer the pooled maps of every block and head at one captured step, as bytes."""
-        return present.sprite(read_capture(context, question.get("capture")), question)
+        return maps.sprite(read_capture(context, question.get("capture")), question)
 
     @answering
     def row(question: dict[str, Any]) -> dict[str, Any]:
         """Answer where one patch looks: mass on every patch of every frame, as bytes."""
-        return present.attention_row(read_capture(context, question.get("capture")), question)
+        return maps.attention_row(read_capture(context, question.get("capture")), question)
 
     @refusing
     def capture(prompt: str, seed: float, steps: float) -> None:
@@ -43,18 +43,18 @@ def build(context: Context, study: gr.State) -> None:
 
     with gr.Column(elem_id="page-attention", elem_classes="page-column"):
         with gr.Row(elem_classes="page-head"):
-            gr.HTML("<h1>Attention</h1>", elem_classes="page-title workbench", apply_default_css=False)
+            title("Attention")
             prompt = gr.Textbox(PROMPT, label="prompt", max_lines=1, elem_classes="grow", interactive=True)
             seed = gr.Number(0, label="seed", precision=0, elem_classes="narrow", interactive=True)
             steps = gr.Number(
                 facts.default_steps, label="steps", precision=0, elem_classes="narrow", interactive=True
             )
             start = gr.Button("Capture", variant="primary", elem_id="capture-button")
-        Progress({"kinds": ["capture"]}, calls=[cancel_call(context)])
+        PROGRESS.build({"kinds": ["capture"]}, calls=[cancel_call(context)])
         with gr.Row(elem_classes="rack attention-rack"):
-            sprites = Sprite({}, calls=[sprite])
-            overlay = Overlay({}, calls=[row])
-        heads = Heads({})
+            sprites = SPRITE.build({}, calls=[sprite])
+            overlay = OVERLAY.build({}, calls=[row])
+        heads = HEADS.build({})
 
     asked = [prompt, seed, steps]
     start.click(capture, asked, None, api_name="capture", show_progress="hidden", concurrency_limit=None)
@@ -63,7 +63,6 @@ def build(context: Context, study: gr.State) -> None:
     )
 
     def show(chosen: Study) -> list[Any]:
-        found = read_capture(context, chosen.capture, absent_ok=True)
-        return present.attention_page(found, chosen.capture, workspace=context.workspace)
+        return maps.attention_page(find_capture(context, chosen), workspace=context.workspace)
 
     context.refreshes.append(Refresh(show, [sprites, overlay, heads]))

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from workbench.errors import InputError
-from workbench.ui.components import Jobs
+from workbench.ui.components import JOBS, title
 from workbench.ui.context import Context, answering
 from workbench.ui.presenters.study import job_view, loss_rows
 
@@ -35,8 +35,8 @@ def build(context: Context) -> None:
         }
 
     with gr.Column(elem_id="page-runs", elem_classes="page-column"):
-        gr.HTML("<h1>Runs</h1>", elem_classes="page-title workbench", apply_default_css=False)
-        Jobs({}, calls=[job, cancel_call(context)])
+        title("Runs")
+        JOBS.build({}, calls=[job, cancel_call(context)])
 
 
 def find_job(context: Context, question: dict[str, Any]) -> Any:

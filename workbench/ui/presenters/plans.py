@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InputError
+from workbench.ui.context import Context
 from workbench.ui.presenters import OPERATORS
 from workbench.workspace import Workspace, new_id
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from workbench.planning.bank import Bank
     from workbench.planning.plan import Plan
 
+UPDATES = 200
+"""Updates a cell in the form: enough for a first plan, seconds a cell on a CPU core."""
 PRESETS = (
     "as painted",
     "all softmax",
@@ -80,6 +83,8 @@ def _lowest(bank: Bank, block: int) -> str:
 
 def plan_error(plan: Plan, bank: Bank | None) -> float | None:
     """Return the mean measured error over all blocks (a softmax block has none), None over unmeasured cells."""
+    if not plan.converted:
+        return 0.0
     if bank is None or bank.missing(plan):
         return None
     errors = [bank.cell(block, spec).error for block, spec in plan.converted.items()]
@@ -121,7 +126,7 @@ def plan_summary(plan: Plan, bank: Bank | None, facts: ModelFacts) -> dict[str, 
     return {
         "readouts": readouts,
         "hint": f"{size.frames} × {size.height} × {size.width}, {costs.tokens:,} tokens",
-        "notes": list(costs.notes) if hasattr(costs, "notes") else [],
+        "notes": list(costs.notes),
     }
 
 
@@ -138,7 +143,43 @@ def save_plan(workspace: Workspace, plan: Plan, name: str) -> Path:
     """
     from workbench.planning.plan import save
 
-    shown = name.strip() or plan.short
+    shown = name.strip() or plan.short_name
     path = workspace.folder("plans") / f"{new_id(shown)}.json"
     save(plan.model_copy(update={"name": shown[:200]}), path)
     return path
+
+
+def measure_settings(
+    context: Context, blocks: str, rates: Sequence[str], updates: int, *, bank: Bank | None
+) -> dict[str, Any]:
+    """Return the settings of a measurement from the words of the form.
+
+    Raises:
+        InputError: a block or a rate that is none.
+    """
+    from workbench.planning import parse_blocks
+
+    if not isinstance(blocks, str) or not isinstance(rates, list):
+        raise InputError("Blocks are text such as 0,2,5-7 or all, rates a list such as R4 and linear.")
+    if not rates:
+        raise InputError("No rate is chosen; choose at least one, for example R4.")
+    chosen = None if blocks.strip().lower() in ("", "all") else list(parse_blocks(blocks, context.facts))
+    return {
+        "model": context.model,
+        "blocks": chosen,
+        "rates": [str(rate) for rate in rates],
+        "updates": updates,
+        "extend": str(bank.folder) if bank is not None else None,
+    }
+
+
+def measure_verb(context: Context, blocks: str, rates: Sequence[str], updates: float) -> str:
+    """Return the word on the button, with the number of cells."""
+    from workbench.planning import parse_blocks
+
+    everything = blocks.strip().lower() in ("", "all")
+    try:
+        count = context.facts.num_blocks if everything else len(parse_blocks(blocks, context.facts))
+    except InputError:
+        return "Measure"
+    return f"Measure {count * len(rates)} cells"

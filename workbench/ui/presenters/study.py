@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from workbench.models import ModelFacts
     from workbench.planning.bank import Bank
 
-NO_LOSS = frozenset({"stage", "step", "done", "seconds", "event", "text", "time"})
-
 
 def job_view(job: Job) -> dict[str, Any]:
     """Return a job as the job table shows it; `left` is an estimate from the stage's own pace."""
@@ -45,17 +43,17 @@ def short_time(text: str) -> str:
     return moment.strftime("%H:%M") if moment.date() == today else moment.strftime("%d %b %H:%M")
 
 
-def loss_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Return the rows of a metrics stream as points of the loss chart: step, and one value per series."""
+def loss_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a metrics stream as points of the loss chart: step, and the value of each cell."""
     points = []
     for row in rows:
         losses = {
             name: value
             for name, value in row.items()
-            if name not in NO_LOSS and "loss" in name and isinstance(value, int | float)
+            if (name.startswith("block-") or "loss" in name) and isinstance(value, int | float)
         }
         if losses and "event" not in row:
-            points.append({"step": row.get("done", row.get("step", 0)), **losses})
+            points.append({"step": row.get("step", 0), "cells": losses})
     return points
 
 
