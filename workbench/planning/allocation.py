@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from workbench.errors import InputError
 
-RESOLUTION = 2**40
-"""Costs are rounded to this fraction of the largest total, so that sums are exact integers."""
+RESOLUTION = 2**48
+"""Costs that are not whole numbers are counted in this fraction of the largest total; whole ones exactly."""
 MAX_STATES = 4_000_000
 
 
@@ -156,7 +156,8 @@ def _front(choices: Choices, *, budget: float) -> list[Allocation]:
     ):
         raise ValueError("errors and costs must be finite and costs not negative")
     scale = _scale(choices)
-    limit = None if math.isinf(budget) else math.floor(budget * scale + 0.5)
+    rounding = 0 if scale == 1.0 else len(choices)
+    limit = None if math.isinf(budget) else math.floor(budget * scale) + rounding
     integers = [[round(choice.cost * scale) for choice in block] for block in choices]
     rest = [sum(min(block) for block in integers[index + 1 :]) for index in range(len(integers))]
     zero = np.zeros(1, dtype=np.int64)
