@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from workbench import capture as capturing
-from workbench import comparison, distillation, models, planning, sampling, surgery
+from workbench import comparison, distillation, models, operators, planning, sampling, surgery
 from workbench.errors import InputError
 from workbench.types import CheckpointState, ClipSize, Reporter, SilentReporter, StrictModel
 from workbench.workspace import Workspace, new_id, write_json
@@ -306,12 +306,29 @@ def check(kind: str, settings: Mapping[str, Any]) -> StrictModel:
     """
     if kind not in STEPS:
         raise InputError(f"There is no step {kind!r}; known: {', '.join(STEPS)}.")
-    config = STEPS[kind].config.parse(settings, what=f"{kind} settings")
-    model = getattr(config, "model", None)
-    facts = surgery.open_facts(model)[0] if model else None
-    if facts is not None and isinstance(config, sampling.GenerateConfig):
+    config: Any = STEPS[kind].config.parse(settings, what=f"{kind} settings")
+    if isinstance(config, surgery.SurgeryConfig):
+        _check_cells(config.plan, config.bank)
+        return config
+    if isinstance(config, comparison.CompareConfig):
+        comparison.check(config)
+        if config.plan:
+            _check_cells(config.plan, config.bank)
+    facts = surgery.open_facts(config.model)[0]
+    if isinstance(config, sampling.GenerateConfig):
         facts.check_size(config.size(facts))
+    if isinstance(config, sampling.GenerateConfig | StudyConfig):
         models.check_words(facts, config.prompt)
-    if facts is not None and isinstance(config, capturing.CaptureConfig):
+    if isinstance(config, capturing.CaptureConfig):
         capturing.check(config, facts)
-    return config
+    if isinstance(config, distillation.MeasureConfig | StudyConfig):
+        blocks = range(facts.num_blocks) if config.blocks is None else config.blocks
+        for rate in config.rates:
+            planning.make_plan(dict.fromkeys(blocks, operators.parse_rate(rate)), facts)
+    checked: StrictModel = config
+    return checked
+
+
+def _check_cells(plan: str, bank: str) -> None:
+    measured = planning.load_bank(Path(bank))
+    measured.check_complete(planning.load(plan, measured.facts))
