@@ -235,38 +235,57 @@ def _load_pipeline(folder: Path, *, name: str, dtype: torch.dtype) -> WanPipelin
 
     with _quiet():
         try:
-            return WanPipeline.from_pretrained(
+            pipeline = WanPipeline.from_pretrained(
                 str(folder),
                 dtype={"default": dtype, "vae": torch.float32},
                 local_files_only=True,
                 use_safetensors=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            sentence = _misfit(folder, name=name) or f"{name} cannot be loaded ({_short(error)})."
+            raise InputError(sentence) from error
+    for component, module in pipeline.components.items():
+        if isinstance(module, torch.nn.Module):
+            _refuse_holes(module, _stored_shapes(folder / component, name=name), name=name)
+    return pipeline
+
+
+def _stored_shapes(component: Path, *, name: str) -> dict[str, tuple[int, ...]]:
+    stored: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(component, name=name):
+        stored.update(safetensors_shapes(file, what=f"{name}: {file.name}"))
+    return stored
+
+
+def _refuse_holes(module: nn.Module, stored: dict[str, tuple[int, ...]], *, name: str) -> None:
+    """Refuse a component with tensors that its files lack: the libraries leave them empty or draw them at
+    random.
+    """
+    state = module.state_dict()
+    filled = {tensor.data_ptr() for key, tensor in state.items() if key in stored and not tensor.is_meta}
+    for key, tensor in state.items():
+        if key not in stored and (tensor.is_meta or tensor.data_ptr() not in filled):
             raise InputError(
-                _mismatch(folder, name=name) or f"{name} cannot be loaded ({_short(error)})."
-            ) from error
+                f"The configuration of {name} asks for the tensor '{key}', which its weights lack; "
+                "fetch the model again."
+            )
 
 
-def _mismatch(folder: Path, *, name: str) -> str | None:
+def _misfit(folder: Path, *, name: str) -> str | None:
     """Say which tensor of the transformer's files does not fit its configuration, None where all fit."""
     import torch
     from diffusers import WanTransformer3DModel
 
     component = folder / "transformer"
-    found: dict[str, tuple[int, ...]] = {}
-    for file in weight_files(component, name=name):
-        found.update(safetensors_shapes(file, what=f"{name}: {file.name}"))
+    stored = _stored_shapes(component, name=name)
     try:
         with torch.device("meta"):
             model: Any = WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(component))
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         return f"The transformer configuration of {name} cannot be built ({_short(error)})."
-    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    for key, shape in wanted.items():
-        if key not in found:
-            return f"The configuration of {name} asks for the tensor '{key}', which its weights lack."
-        if found[key] != shape:
-            sides = f"{list(found[key])}; its configuration says {list(shape)}"
+    for key, tensor in model.state_dict().items():
+        if key in stored and stored[key] != tuple(tensor.shape):
+            sides = f"{list(stored[key])}; its configuration says {list(tensor.shape)}"
             return f"The tensor '{key}' of {name} has shape {sides}."
     return None
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.hybrid_attention import MapParameters, apply_feature_map
+from kernels.hybrid_attention.feature_map import ACTIVATIONS
 from workbench.operators.flops import HeadShape
 from workbench.types import StrictModel
 
@@ -146,7 +147,7 @@ class PolynomialMap(FeatureMap):
         hidden = states
         for layer in range(1, self.spec.layers + 1):
             if layer > 1:
-                hidden = _activate(hidden, self.spec.activation)
+                hidden = ACTIVATIONS[self.spec.activation](hidden)
             weight = self.get_parameter(f"weight_{layer}").to(states.dtype)
             bias = self.get_parameter(f"bias_{layer}").to(states.dtype)
             hidden = torch.einsum("bnhi,hio->bnho", hidden, weight) + bias
@@ -191,12 +192,6 @@ def build_feature_map(spec: AnyFeatureMapSpec, shape: HeadShape, *, generator: t
     if isinstance(spec, HedgehogSpec):
         return HedgehogMap(spec, shape)
     return ElementwiseMap(spec, shape)
-
-
-def _activate(hidden: Tensor, activation: str) -> Tensor:
-    if activation == "gelu":
-        return F.gelu(hidden, approximate="tanh")
-    return F.silu(hidden) if activation == "silu" else F.relu(hidden)
 
 
 def _positive(wide: Tensor, positivity: str) -> Tensor:
