@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from kernels.hybrid_attention.sdpa import linear_tokens
 from workbench.distillation.losses import LossName, score_loss, value_loss
 from workbench.distillation.teacher import TeacherAttention
 from workbench.operators import AttentionOperator, BlockContext
@@ -114,10 +115,7 @@ class CellTrainer:
     def branch_off_output(self, attention: TeacherAttention) -> Tensor:
         """Return the output of the softmax branch alone; zeros where no token keeps softmax."""
         if isinstance(self.operator, HybridAttention):
-            if self.operator.rate is None:
-                return torch.zeros_like(attention.output)
-            kept = attention.kept(self.operator.rate, "lse")
-            return kept.numerator / kept.mass.unsqueeze(-1)
+            return attention.kept_output(self.operator.rate)
         self.operator.linear_branch = False
         output = self.output(attention)
         self.operator.linear_branch = True
@@ -147,27 +145,18 @@ class CellTrainer:
         }
 
     def _output(self, attention: TeacherAttention, rows: slice) -> Tensor:
-        operator = self.operator
-        if not isinstance(operator, HybridAttention):
-            context = cast(BlockContext, _Grid(attention.grid))
-            query = attention.all_queries.to(attention.key.dtype)
-            everything: Tensor = operator(query, attention.key, attention.value, context=context)
-            return everything.index_select(1, attention.chosen[rows])
-        keys = attention.linear(operator.rate)[0]
-        return attention.student(
-            operator.query_map(attention.query[:, rows]),
-            operator.key_map(keys),
-            rate=operator.rate,
-            stabilizer=operator.stabilizer,
-            rows=rows,
-        )
+        """Run the operator; only a hybrid can be asked for some queries alone."""
+        context = cast(BlockContext, _Grid(attention.grid))
+        is_hybrid = isinstance(self.operator, HybridAttention)
+        query = attention.query[:, rows] if is_hybrid else attention.all_queries.to(attention.key.dtype)
+        output: Tensor = self.operator(query, attention.key, attention.value, context=context)
+        return output if is_hybrid else output.index_select(1, attention.chosen[rows])
 
     def _score_loss(self, attention: TeacherAttention, rows: slice) -> Tensor:
         operator = self.operator
         assert isinstance(operator, HybridAttention), "the score loss needs a fixed set of linear keys"
-        keys = attention.linear(operator.rate)[0]
-        query = attention.query[:, rows]
-        offset = attention.kept(operator.rate or 1, operator.stabilizer).offset[:, :, rows]
+        query, keys = attention.query[:, rows], linear_tokens(attention.key, operator.rate)
+        offset = attention.offset(operator.rate, rows=rows)
         return score_loss(query, keys, operator.query_map(query), operator.key_map(keys), offset=offset)
 
 

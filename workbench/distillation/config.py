@@ -18,6 +18,7 @@ from workbench.operators import FeatureMapSpec, OperatorSpec, PolynomialSpec, So
 from workbench.operators.hybrid import Stabilizer
 from workbench.planning.bank import Bank, load_bank
 from workbench.planning.plan import check_block, check_rates, make_plan
+from workbench.surgery import installed
 from workbench.types import ClipSize, StrictModel
 
 Prompts = Annotated[tuple[str, ...], Field(max_length=512)]
@@ -88,6 +89,8 @@ def check(config: MeasureConfig, model: LoadedModel) -> MeasurePlan:
             prompt that the model refuses, a bank of another model, two transformers.
     """
     facts = model.facts
+    if installed(model) is not None:
+        raise InputError(f"{model.name} is a student; measure on its teacher, {facts.name}.")
     if facts.num_transformers > 1:
         raise InputError(
             f"{facts.name} has two transformers, one for early and one for late steps; "

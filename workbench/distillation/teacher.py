@@ -1,30 +1,17 @@
 """What one self-attention of the teacher gives to the cells of its block. Knows tensors alone.
 
-Shapes: B batch, M chosen queries, N tokens, L linear keys, H heads, D head dimension.
+Shapes: B batch, M chosen queries, N tokens, H heads, D head dimension.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kernels.hybrid_attention.fused_softmax import fused_softmax
-from kernels.hybrid_attention.reference import linear_branch, merge, softmax_branch
-from kernels.hybrid_attention.sdpa import linear_tokens, row_maximum
 from workbench.types import TokenGrid
-
-Stabilizer = Literal["lse", "rowmax"]
-
-
-class Kept(NamedTuple):
-    """The softmax branch of kept keys: numerator [B, M, H, D], denominator [B, M, H], offset [B, H, M]."""
-
-    numerator: Tensor
-    mass: Tensor
-    offset: Tensor
 
 
 @dataclass(frozen=True)
@@ -47,8 +34,6 @@ class TeacherAttention:
     all_queries: Tensor
     chosen: Tensor
     grid: TokenGrid
-    _kept: dict[tuple[int, Stabilizer], Kept] = field(default_factory=dict)
-    _linear: dict[int | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
     @torch.no_grad()
@@ -69,43 +54,17 @@ class TeacherAttention:
         return cls(picked.to(wide), key, value, output.to(wide), query.detach(), chosen, grid)
 
     @torch.no_grad()
-    def kept(self, rate: int, stabilizer: Stabilizer) -> Kept:
-        """Return the softmax branch over every `rate`-th key; computed once."""
-        if (rate, stabilizer) not in self._kept:
-            key, value = self.key[:, ::rate], self.value[:, ::rate]
-            branch = fused_softmax(self.query, key, value, need_lse=True)
-            assert branch.log_sum_exp is not None
-            if stabilizer == "lse":
-                kept = Kept(branch.output, torch.ones_like(self.query[..., 0]), branch.log_sum_exp)
-            else:
-                numerator, mass = softmax_branch(self.query, key, value, stabilizer=stabilizer)
-                kept = Kept(numerator, mass, row_maximum(self.query, key)[0])
-            self._kept[rate, stabilizer] = kept
-        return self._kept[rate, stabilizer]
-
-    def linear(self, rate: int | None) -> tuple[Tensor, Tensor]:
-        """Return keys and values that keep no softmax, [B, L, H, D] each."""
-        if rate not in self._linear:
-            self._linear[rate] = (linear_tokens(self.key, rate), linear_tokens(self.value, rate))
-        return self._linear[rate]
-
-    def student(
-        self,
-        query_features: Tensor,
-        key_features: Tensor,
-        *,
-        rate: int | None,
-        stabilizer: Stabilizer,
-        rows: slice = slice(None),
-    ) -> Tensor:
-        """Return the hybrid's output for the chosen queries `rows`, [B, m, H, D].
-
-        Args:
-            query_features: of those queries, [B, m, H, F].
-            key_features: of the linear keys, [B, L, H, F].
-        """
-        linear_sum, linear_mass = linear_branch(query_features, key_features, self.linear(rate)[1])
+    def kept_output(self, rate: int | None) -> Tensor:
+        """Return softmax over every `rate`-th key alone, [B, M, H, D]; zeros where no key is kept."""
         if rate is None:
-            return merge(None, None, linear_sum, linear_mass)
-        kept = self.kept(rate, stabilizer)
-        return merge(kept.numerator[:, rows], kept.mass[:, rows], linear_sum, linear_mass)
+            return torch.zeros_like(self.output)
+        kept = slice(None, None, rate)
+        return fused_softmax(self.query, self.key[:, kept], self.value[:, kept], need_lse=False).output
+
+    @torch.no_grad()
+    def offset(self, rate: int | None, *, rows: slice) -> Tensor:
+        """Return the log-sum-exp over the kept keys (over all keys where none is), [B, H, m]."""
+        kept = slice(None, None, rate or 1)
+        branch = fused_softmax(self.query[:, rows], self.key[:, kept], self.value[:, kept], need_lse=True)
+        assert branch.log_sum_exp is not None
+        return branch.log_sum_exp
