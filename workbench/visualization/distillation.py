@@ -105,6 +105,7 @@ def bank_heat(
             textfont={"size": 11},
             colorscale=[[0.0, tokens.sunken], [1.0, tokens.difference[2]]],
             zmin=0.0,
+            zmax=max((cell.error for cell in cells), default=1.0),
             xgap=1,
             ygap=1,
             hovertemplate="block %{y}, %{x}<br>%{customdata}<extra></extra>",
