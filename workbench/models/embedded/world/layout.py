@@ -184,7 +184,7 @@ def _places(scene: Scene, tracks: list[_Track], rng: np.random.Generator) -> lis
 def _aside(scene: Scene, tracks: list[_Track], clear: float) -> float:
     """Distance sideways at which half the far object and a bit (of its radii) shows beside the near one."""
     if scene.objects[0].motion in ("left", "right"):
-        return 0.0
+        return 1.6 * (clear - 0.2)
     near = 1 if scene.relation == "behind" else 0
     near_half, far_half = (
         tracks[i].radius.max() * HALF_WIDTH[scene.objects[i].shape] for i in (near, 1 - near)

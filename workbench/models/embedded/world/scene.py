@@ -157,8 +157,9 @@ def _sample_first(rng: np.random.Generator, relation: Relation | None, *, held_o
     elif relation is not None:
         motions = (*IN_PLACE, "left", "right", "left", "right")
     while True:
-        size: Size = "small" if relation == "orbiting" else _pick(rng, SIZES)
-        solid = _solid(rng, size, _pick(rng, motions))
+        motion = _pick(rng, motions)
+        passing = relation is not None and motion in ("left", "right", "orbit")
+        solid = _solid(rng, "small" if passing else _pick(rng, SIZES), motion)
         if held_out_triple(solid) == held_out:
             return solid
 
