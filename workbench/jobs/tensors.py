@@ -202,16 +202,16 @@ def _open(path: Path, what: str) -> BinaryIO:
 def _read_header(file: BinaryIO, what: str) -> Header:
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
-    if start.startswith(b"PK\x03\x04") or (
-        start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    ):
+    (length,) = struct.unpack("<Q", start.ljust(8, b"\0"))
+    opens_as_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    # A header of 640, 896, 1152 or 1408 bytes begins with the same two bytes as a pickle.
+    if start.startswith(b"PK\x03\x04") or (opens_as_pickle and length > MAX_HEADER_BYTES):
         raise InputError(
             f"{what} is a pickle (a PyTorch .pt or .pkl file, whatever its name); pickle files can run code "
             "and are not accepted, convert it to .safetensors."
         )
     if len(start) < 8:
         raise InputError(f"{what} is not a safetensors file: it has only {size} bytes.")
-    (length,) = struct.unpack("<Q", start)
     if length > MAX_HEADER_BYTES:
         raise InputError(
             f"{what} is not a safetensors file, or its header is above {MAX_HEADER_BYTES >> 20} MB: "
