@@ -166,9 +166,10 @@ def adapter_of(transformer: nn.Module) -> Adapter:
     Raises:
         InputError: no adapter knows the class.
     """
+    from workbench.models.ltx import LtxAdapter
     from workbench.models.wan import WanAdapter
 
-    adapters: tuple[Adapter, ...] = (WanAdapter(),)
+    adapters: tuple[Adapter, ...] = (WanAdapter(), LtxAdapter())
     for adapter in adapters:
         if adapter.accepts(transformer):
             return adapter

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -137,30 +137,6 @@ class Bank:
     def model(self) -> ModelIdentity:
         """Which model was measured."""
         return ModelIdentity.of(self.facts)
-
-    def summary(self) -> dict[str, Any]:
-        """Return mean losses and one record a cell, as plain JSON data."""
-        cells = self.manifest.cells
-        return {
-            "first_loss": sum(cell.first_loss for cell in cells) / max(len(cells), 1),
-            "last_loss": sum(cell.last_loss for cell in cells) / max(len(cells), 1),
-            "per_cell": [
-                {
-                    "block": cell.block,
-                    "rate": cell.label,
-                    "first_loss": cell.first_loss,
-                    "last_loss": cell.last_loss,
-                    "error": cell.error,
-                    "error_low": cell.error_low,
-                    "error_high": cell.error_high,
-                    "error_off": cell.error_off,
-                    "error_undistilled": cell.error_undistilled,
-                    "updates": cell.updates,
-                    "seconds": cell.seconds,
-                }
-                for cell in cells
-            ],
-        }
 
     def check_model(self, facts: ModelFacts) -> None:
         """Refuse a model other than the measured one.

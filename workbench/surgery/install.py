@@ -110,8 +110,12 @@ def install(
     Raises:
         InputError: a plan or cells of another model, or cells missing or not fitting; nothing was changed.
     """
-    what = f"Plan {plan.name or plan.short_name}"
-    plan.model.check(model.facts, what=what)
+    if model.facts.num_transformers > 1:
+        raise InputError(
+            f"{model.name} has two transformers, one for early and one for late steps; "
+            "surgery works on models with one."
+        )
+    plan.model.check(model.facts, what=f"Plan {plan.name or plan.short_name}")
     theirs, ours = cells.model_fingerprint, model.fingerprint
     if theirs and ours and theirs != ours:
         raise InputError(
