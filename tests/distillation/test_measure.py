@@ -68,13 +68,13 @@ def test_losses_fall_and_errors_beat_the_switched_off_branch(
 ) -> None:
     reporter = Recording()
     before = {name: tensor.clone() for name, tensor in micro_model.transformer.state_dict().items()}
-    bank = run(micro_model, workspace, reporter, updates=200)
+    bank = run(micro_model, workspace, reporter, updates=120)
     assert set(bank.cells) == {(block, label) for block in (0, 2) for label in ("R4", "linear")}
     for cell in bank.manifest.cells:
         assert cell.last_loss < cell.first_loss
         assert cell.error < min(cell.error_off, cell.error_undistilled)
         assert cell.error_low <= cell.error <= cell.error_high
-        assert cell.updates == 200 and len(cell.by_timestep) == 2
+        assert cell.updates == 120 and len(cell.by_timestep) == 2
         assert cell.losses[0][1] > cell.losses[-1][1]
     assert set(reporter.metrics[0]) == {"block-00-R4", "block-00-linear", "block-02-R4", "block-02-linear"}
     after = micro_model.transformer.state_dict()
@@ -139,13 +139,13 @@ def test_a_bank_is_extended(micro_model: LoadedModel, workspace: Workspace) -> N
 
 @pytest.mark.parametrize("loss", ["value-normalised", "mse", "mse-normalised", "score"])
 def test_every_loss_lowers_the_error(micro_model: LoadedModel, workspace: Workspace, loss: str) -> None:
-    bank = run(micro_model, workspace, loss=loss, rates=("R4",), blocks=(0,), updates=100)
+    bank = run(micro_model, workspace, loss=loss, rates=("R4",), blocks=(0,), updates=60)
     cell = bank.manifest.cells[0]
     assert cell.error < cell.error_undistilled
 
 
 def test_rehyat_is_distilled_too(micro_model: LoadedModel, workspace: Workspace) -> None:
-    bank = run(micro_model, workspace, rates=("T1o0",), blocks=(0,), updates=100)
+    bank = run(micro_model, workspace, rates=("T1o0",), blocks=(0,), updates=60)
     cell = bank.manifest.cells[0]
     assert cell.label == "T1o0" and cell.error < cell.error_off
 

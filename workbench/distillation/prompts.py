@@ -63,10 +63,9 @@ def choose_prompts(
     Raises:
         InputError: a prompt that the model cannot read, or one that is in both lists.
     """
-    default = _world_prompts if has_closed_vocabulary(model.facts) else _scene_prompts
     chosen = PromptSplit(
-        _checked(model, training) or default(num_training, held_out=False, seed=seed),
-        _checked(model, held_out) or default(num_held_out, held_out=True, seed=seed),
+        check_prompts(model, training) or draw_prompts(model, num_training, held_out=False, seed=seed),
+        check_prompts(model, held_out) or draw_prompts(model, num_held_out, held_out=True, seed=seed),
     )
     for prompt in chosen.held_out:
         if prompt in chosen.training:
@@ -76,8 +75,23 @@ def choose_prompts(
     return chosen
 
 
-def _checked(model: LoadedModel, prompts: Sequence[str]) -> tuple[str, ...]:
+def check_prompts(model: LoadedModel, prompts: Sequence[str]) -> tuple[str, ...]:
+    """Return the prompts as the model reads them, each once.
+
+    Raises:
+        InputError: one that the model cannot read.
+    """
     return tuple(dict.fromkeys(check_prompt(model, prompt).text for prompt in prompts))
+
+
+def draw_prompts(model: LoadedModel, count: int, *, held_out: bool, seed: int) -> tuple[str, ...]:
+    """Return ready prompts; held-out ones are never among those for training.
+
+    Raises:
+        InputError: more than there are.
+    """
+    draw = _world_prompts if has_closed_vocabulary(model.facts) else _scene_prompts
+    return draw(count, held_out=held_out, seed=seed)
 
 
 def _world_prompts(count: int, *, held_out: bool, seed: int) -> tuple[str, ...]:

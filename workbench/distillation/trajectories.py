@@ -84,12 +84,15 @@ class TrajectoryCache:
         self.max_bytes = max_bytes
 
     def prepare(self, prompts: Sequence[str], *, seed: int, reporter: Reporter) -> list[Trajectory]:
-        """Return one trajectory a prompt, sampling those that are not there; prompt i has seed `seed + i`.
+        """Return one trajectory a prompt, sampling those that are not there.
+
+        The noise of a trajectory follows from `seed` and its prompt, whatever other prompts there are.
 
         Raises:
             InputError: they do not fit under the bound or on the disk; nothing was sampled.
         """
-        places = [self._path(prompt, seed + index) for index, prompt in enumerate(prompts)]
+        seeds = [noise_seed(seed, prompt) for prompt in prompts]
+        places = [self._path(prompt, own) for prompt, own in zip(prompts, seeds, strict=True)]
         self._check_room(places)
         reporter.stage("teacher trajectories", len(places))
         found = []
@@ -97,7 +100,7 @@ class TrajectoryCache:
             trajectory = self._load(path, prompt)
             if trajectory is None:
                 self._make_room(self._bytes_each(), keep=places)
-                trajectory = self._sample(prompt, seed + index, reporter, done=index)
+                trajectory = self._sample(prompt, seeds[index], reporter, done=index)
                 self._save(path, trajectory)
             found.append(trajectory)
             reporter.step(index + 1)
@@ -235,6 +238,11 @@ def velocity(model: LoadedModel, trajectory: Trajectory, *, step: int, branch: B
             return_dict=False,
         )[0]
     return result
+
+
+def noise_seed(seed: int, prompt: str) -> int:
+    """Return the seed of a prompt's first noise."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{prompt}".encode()).digest()[:6], "big")
 
 
 def _megabytes(num_bytes: int) -> str:

@@ -1,0 +1,69 @@
+"""Sensitivity: every cell gets a velocity error, the model is left as it was, a stop costs nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.distillation.test_measure import Recording, run
+from workbench.distillation import SensitivityConfig, load_sensitivity, measure_sensitivity
+from workbench.errors import InputError, Paused
+from workbench.models import LoadedModel
+from workbench.planning import choices
+from workbench.planning.bank import load_bank
+from workbench.surgery import FreshCells, install, installed
+from workbench.types import ClipSize
+from workbench.workspace import Workspace
+
+
+def test_every_cell_gets_a_velocity_error(micro_model: LoadedModel, workspace: Workspace) -> None:
+    bank = run(micro_model, workspace, updates=8)
+    config = SensitivityConfig(bank=str(bank.folder), steps=2)
+    before = {name: tensor.clone() for name, tensor in micro_model.transformer.state_dict().items()}
+    path = measure_sensitivity(micro_model, config, workspace, reporter=Recording())
+    result = load_sensitivity(load_bank(path.parent, micro_model.facts))
+    assert result is not None and set(result.errors) == set(bank.cells)
+    assert all(0 < cell.error_low <= cell.error <= cell.error_high for cell in result.cells)
+    assert installed(micro_model) is None
+    after = micro_model.transformer.state_dict()
+    assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
+    size = ClipSize(*bank.manifest.size)
+    offered = choices(bank, micro_model.facts, size, errors=result.errors)
+    assert {choice.error for choice in offered[0]} == {
+        0.0,
+        *(v for (b, _), v in result.errors.items() if b == 0),
+    }
+
+
+def test_a_stop_costs_nothing(micro_model: LoadedModel, workspace: Workspace) -> None:
+    bank = run(micro_model, workspace, updates=8)
+    config = SensitivityConfig(bank=str(bank.folder), steps=2)
+    whole = measure_sensitivity(micro_model, config, workspace, reporter=Recording()).read_text()
+    paused = Recording(pause_after=2)
+    with pytest.raises(Paused):
+        measure_sensitivity(micro_model, config, workspace, reporter=paused)
+    assert paused.saved is not None and len(paused.saved.meta["found"]) == 2
+    again = measure_sensitivity(micro_model, config, workspace, reporter=Recording(state=paused.saved))
+    assert again.read_text() == whole
+
+
+def test_students_and_foreign_banks_are_refused(
+    micro_model: LoadedModel, workspace: Workspace, tmp_path: Path
+) -> None:
+    from workbench.operators import parse_rate
+    from workbench.planning.plan import make_plan
+
+    bank = run(micro_model, workspace, updates=4)
+    with pytest.raises(InputError, match="not a bank"):
+        measure_sensitivity(
+            micro_model, SensitivityConfig(bank=str(tmp_path)), workspace, reporter=Recording()
+        )
+    install(micro_model, make_plan({0: parse_rate("R4")}, micro_model.facts), FreshCells(micro_model.facts))
+    with pytest.raises(InputError, match="student"):
+        measure_sensitivity(
+            micro_model, SensitivityConfig(bank=str(bank.folder)), workspace, reporter=Recording()
+        )
+    with pytest.raises(InputError, match="student"):
+        run(micro_model, workspace, updates=4)
