@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -187,13 +186,13 @@ def _record(pair: Pair, settings: GenerateConfig, teacher: Sample, student: Samp
 
 def fidelity(teacher: np.ndarray, student: np.ndarray) -> Fidelity:
     """Return PSNR and SSIM by frame; a frame that is equal has no PSNR."""
-    from workbench.evaluation.fidelity import psnr, ssim
+    from workbench.evaluation.fidelity import MAX_PSNR, psnr, ssim
 
     decibel = [float(value) for value in psnr(teacher, student)]
     similar = [float(value) for value in ssim(teacher, student)]
-    finite = [value for value in decibel if math.isfinite(value)]
+    finite = [value for value in decibel if value < MAX_PSNR]
     return Fidelity(
-        psnr=tuple(round(value, 3) if math.isfinite(value) else None for value in decibel),
+        psnr=tuple(round(value, 3) if value < MAX_PSNR else None for value in decibel),
         ssim=tuple(round(value, 5) for value in similar),
         mean_psnr=round(sum(finite) / len(finite), 3) if finite else None,
         mean_ssim=round(sum(similar) / len(similar), 5),

@@ -77,7 +77,7 @@ def build_blocks(context: Context) -> gr.Blocks:
 
     with gr.Blocks(title="Workbench", analytics_enabled=False, fill_width=True) as blocks:
         study = gr.State(Study())
-        shell = SHELL.build({}, calls=[pulse])
+        shell = SHELL.build({}, calls=[pulse, runs.cancel_call(context)])
         for page in (attention, plan, compare):
             page.build(context, study)
         runs.build(context)

@@ -71,8 +71,8 @@ PLAYER = Part("player")
 """Clips in sync, with their curve."""
 JOBS = Part("jobs")
 """All jobs, and the chosen one in full."""
-PROGRESS = Part("progress")
-"""The running job of some kinds, beside the form that started it."""
+LOSSES = Part("losses")
+"""The live loss of the cells being distilled."""
 
 
 def title(text: str) -> gr.HTML:

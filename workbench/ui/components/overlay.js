@@ -73,7 +73,7 @@ export const mount = (element, host) => {
     value = host.get();
     row = null;
     if (!value?.capture) {
-      element.innerHTML = value?.empty ?? '';
+      element.innerHTML = '';
       value = null;
       return;
     }

@@ -1,7 +1,7 @@
 /* Clips in sync: side by side, wipe, difference; one transport, one curve for all.
    value: {clips: [{role, name, plan, url, facts: [[label, value, unit]]}], prompt, seed, fps, frames, curves: {psnr: [..], ssim: [..]}}
    The first clip is the reference; the curves compare the second with it, frame by frame. */
-import { chart, chartX, icon, onSegment, planOperator, segmented, swatch, text, ticks } from './draw.js';
+import { chart, chartX, empty, icon, onSegment, planOperator, segmented, swatch, text, ticks } from './draw.js';
 
 const MODES = [['side', 'side by side'], ['wipe', 'wipe'], ['difference', 'difference']];
 const SPEEDS = [['0.25', '¼×'], ['0.5', '½×'], ['1', '1×'], ['2', '2×']];
@@ -32,7 +32,8 @@ export const mount = (element, host) => {
     stop();
     const value = host.get();
     if (!value || !value.clips?.length) {
-      element.innerHTML = value?.empty ?? '';
+      const verb = value?.page ? `<a class="button" href="${text(value.page)}">${text(value.verb)}</a>` : '';
+      element.innerHTML = value?.title ? `<div class="panel"><div class="panel-body pad-top">${empty(value.title, value.why, verb)}</div></div>` : '';
       return;
     }
     element.innerHTML = frame(value);

@@ -1,7 +1,7 @@
 /* The frame of the app: pages by hash, the study bar, light and dark, tooltips, and the one pulse that watches the jobs.
    value: {steps: [{name, state, text, page}], next: {sentence, verb, page}, ids: {capture, bank, ...}, device} */
 import { asker, say, tell } from './bus.js';
-import { icon, isLive, state, text } from './draw.js';
+import { duration, icon, isLive, state, text } from './draw.js';
 
 const PAGES = [['attention', 'Attention'], ['plan', 'Plan'], ['compare', 'Compare'], ['runs', 'Runs']];
 const MARK = '<svg width="18" height="14" viewBox="0 0 18 14" aria-hidden="true"><rect width="17" height="4" rx="1" fill="var(--op-softmax)"/><rect y="5" width="13" height="4" rx="1" fill="var(--op-r4)"/><rect y="10" width="8" height="4" rx="1" fill="var(--op-linear)"/></svg>';
@@ -14,7 +14,8 @@ export const mount = (element, host) => {
       <nav class="page-links" aria-label="Pages">${PAGES.map(([id, name]) => `<a href="#${id}" data-page="${id}">${name}</a>`).join('')}</nav>
       <div class="end"><span class="muted device optional"></span><button type="button" class="button quiet icon-only theme-button" aria-label="Light or dark">${icon('theme')}</button></div></header>
     <nav class="study-bar" aria-label="Study"><ol class="study-steps"></ol><div class="study-next"></div></nav>
-    <p class="server-lost" role="alert" hidden></p><div class="toasts" aria-live="polite"></div><div class="tip" role="tooltip" hidden></div>`;
+    <p class="server-lost" role="alert" hidden></p><section class="job-bar" aria-label="Running job" hidden><div class="progress" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100"><i></i></div>
+      <div class="job-line"><span class="line-of job-state"></span><span class="job-words clipped"></span><span class="muted job-left"></span><a class="button quiet small" href="#runs">Open in Runs</a><button type="button" class="button small quiet danger" data-verb="cancel">Cancel</button></div></section><div class="toasts" aria-live="polite"></div><div class="tip" role="tooltip" hidden></div>`;
   const find = selector => element.querySelector(selector);
 
   const route = () => {
@@ -58,6 +59,28 @@ export const mount = (element, host) => {
   host.watch(show);
   show();
 
+  /* The running job, on every page, where it moves nothing. */
+  let barred = null;
+  const jobBar = jobs => {
+    const live = jobs.filter(job => isLive(job.state));
+    const job = live.find(j => j.state !== 'queued') ?? live.at(-1);
+    const bar = find('.job-bar');
+    barred = job?.id ?? null;
+    bar.hidden = !job;
+    root.style.setProperty('--job-bar', job ? `${bar.offsetHeight}px` : '0px');
+    if (!job) return;
+    const glyph = `${state(job.state)}<b>${text(job.state)}</b>`;
+    if (bar.dataset.state !== job.state) find('.job-state').innerHTML = glyph;
+    bar.dataset.state = job.state;
+    const at = job.steps > 1 ? `, ${job.step.toLocaleString('en')} of ${job.steps.toLocaleString('en')}` : '';
+    const more = live.length > 1 ? ` · ${live.length - 1} more waiting` : '';
+    find('.job-words').textContent = `${job.kind} · ${job.title} · ${job.state === 'queued' ? 'waits for its turn' : `${job.stage}${at}`}${more}`;
+    find('.job-left').textContent = job.left ? `about ${duration(job.left)} left` : duration(job.seconds);
+    find('.job-bar .progress').style.setProperty('--done', `${(job.done * 100).toFixed(1)}%`);
+    find('.job-bar .progress').setAttribute('aria-valuenow', Math.round(job.done * 100));
+  };
+  find('[data-verb=cancel]').addEventListener('click', () => barred && ask('cancel', { id: barred }).then(() => say('Cancelling; what was saved is kept.'), () => {}));
+
   /* One question a second: the jobs, and of the watched one only what is new. */
   const seen = new Map();
   let watched = null;
@@ -76,6 +99,7 @@ export const mount = (element, host) => {
       answer.jobs.forEach(job => seen.set(job.id, job.state));
       const live = answer.jobs.find(job => job.state !== 'queued' && isLive(job.state)) ?? answer.jobs.find(job => isLive(job.state));
       tell('jobs', answer);
+      jobBar(answer.jobs);
       if (answer.job) after = answer.next;
       const wanted = live?.id ?? watched ?? null;
       if (wanted !== watched) {
@@ -85,7 +109,7 @@ export const mount = (element, host) => {
       if (settled.length) {
         host.set({ ...host.get(), settled: settled.map(job => job.id) });
         host.emit('settled');
-        settled.forEach(job => say(job.state === 'done' ? `${job.title} is done.` : `${job.title}: ${job.message || job.state}`, job.state === 'done' || job.state === 'cancelled' ? 'info' : 'error'));
+        settled.forEach(job => say(job.state === 'done' ? `Done: ${job.kind}, ${job.title}.` : `${job.kind}, ${job.title}: ${job.message || job.state}`, job.state === 'done' || job.state === 'cancelled' ? 'info' : 'error'));
       }
     } catch (error) {
       lost = true;

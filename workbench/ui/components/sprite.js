@@ -2,7 +2,7 @@
    value: {capture, blocks, heads, grid: [T, H, W], side, steps: [{label}], metrics: [{block, head, kind, ...}]}
    ask('sprite', {capture, step}) → {bytes}: blocks·heads·side·side bytes, each map scaled to its own maximum. */
 import { asker } from './bus.js';
-import { bytes, massColours, onTheme, paintBytes, text, token } from './draw.js';
+import { bytes, empty, massColours, notice, onTheme, paintBytes, text, token } from './draw.js';
 import { onSelect, select, selection } from './selection.js';
 
 const LABEL = 24;
@@ -59,7 +59,7 @@ export const mount = (element, host) => {
   const drawBlock = () => {
     if (!value) return;
     const { block, head } = selection;
-    element.querySelector('.block-title').textContent = `Block ${block}`;
+    element.querySelector('.of-block').textContent = `Block ${block}`;
     const strip = element.querySelector('.head-strip');
     strip.style.setProperty('--heads', Math.min(value.heads, 6));
     strip.innerHTML = Array.from({ length: value.heads }, (_, h) =>
@@ -112,7 +112,8 @@ export const mount = (element, host) => {
   const build = () => {
     value = host.get();
     if (!value?.capture) {
-      element.innerHTML = value?.empty ?? '';
+      const body = value?.fault ? notice('error', value.fault) : value?.title ? empty(value.title, value.why) : '';
+      element.innerHTML = body && `<div class="panel"><div class="panel-body pad-top">${body}</div></div>`;
       value = null;
       return;
     }
@@ -122,7 +123,7 @@ export const mount = (element, host) => {
     selection.step = Math.min(selection.step, value.steps.length - 1);
     element.innerHTML = `<div class="rack maps-rack"><section class="panel"><header class="panel-head"><h2>Blocks × heads</h2><div class="end"><span class="colour-bar">0<i class="mass-bar"></i>max</span></div></header>
         <div class="panel-body sprite-slot"><canvas class="sprite" tabindex="0" role="grid" aria-label="Attention of every block and head; arrows move"></canvas></div></section>
-      <section class="panel"><header class="panel-head"><h2 class="block-title"></h2><span class="hint">all heads, one block</span></header>
+      <section class="panel"><header class="panel-head"><h2 class="of-block"></h2><span class="hint">all heads, one block</span></header>
         <div class="panel-body"><div class="head-strip"></div><div class="line-of head-line"><h2 class="head-title"></h2><span class="chip static head-kind" hidden></span><span class="muted map-note">query rows, key columns, ${text(value.grid[0])} latent frames</span></div>
           <canvas class="full-map" width="480" height="480" role="img" aria-label="Pooled attention map of the chosen head"></canvas>
           <label class="slider-row step-row"${value.steps.length < 2 ? ' hidden' : ''}>step<input class="slider" type="range" min="0" max="${value.steps.length - 1}" value="${selection.step}" aria-label="Sampling step"><output>${text(value.steps[selection.step].label)}</output></label></div></section></div>`;

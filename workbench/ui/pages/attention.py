@@ -6,11 +6,11 @@ from typing import Any
 
 import gradio as gr
 
-from workbench.ui.components import HEADS, OVERLAY, PROGRESS, SPRITE, title
+from workbench.errors import InputError
+from workbench.ui.components import HEADS, OVERLAY, SPRITE, title
 from workbench.ui.context import Context, Refresh, answering, refusing, whole_number
-from workbench.ui.pages.runs import cancel_call
 from workbench.ui.presenters import maps
-from workbench.ui.readers import find_capture, read_capture
+from workbench.ui.readers import read_capture
 from workbench.ui.session import Study
 
 PROMPT = "a red ball"
@@ -50,7 +50,6 @@ def build(context: Context, study: gr.State) -> None:
                 facts.default_steps, label="steps", precision=0, elem_classes="narrow", interactive=True
             )
             start = gr.Button("Capture", variant="primary", elem_id="capture-button")
-        PROGRESS.build({"kinds": ["capture"]}, calls=[cancel_call(context)])
         with gr.Row(elem_classes="rack attention-rack"):
             sprites = SPRITE.build({}, calls=[sprite])
             overlay = OVERLAY.build({}, calls=[row])
@@ -63,6 +62,11 @@ def build(context: Context, study: gr.State) -> None:
     )
 
     def show(chosen: Study) -> list[Any]:
-        return maps.attention_page(find_capture(context, chosen), workspace=context.workspace)
+        if not chosen.capture:
+            return maps.no_capture()
+        try:
+            return maps.attention_page(read_capture(context, chosen.capture), workspace=context.workspace)
+        except InputError as error:
+            return maps.no_capture(str(error))
 
     context.refreshes.append(Refresh(show, [sprites, overlay, heads]))

@@ -7,25 +7,23 @@ from typing import Any
 import gradio as gr
 
 from workbench.errors import InputError
-from workbench.ui.components import PLAYER, PROGRESS, title
+from workbench.ui.components import PLAYER, title
 from workbench.ui.context import Context, Refresh, refusing, whole_number
 from workbench.ui.media import media_url
-from workbench.ui.pages.runs import cancel_call
 from workbench.ui.readers import find_comparison, find_student
 from workbench.ui.session import Study, newest
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-EMPTY = (
-    '<div class="panel"><div class="panel-body pad-top"><div class="empty"><h3>No comparison yet</h3>'
-    "<p>{why}</p>{verb}</div></div></div>"
-)
-NO_STUDENT = EMPTY.format(
-    why="A comparison sets the untouched model beside a student. Paint a plan and make a student first.",
-    verb='<a class="button" href="#plan">Go to Plan</a>',
-)
-NO_CLIPS = EMPTY.format(
-    why="Choose a prompt and a student above and press Compare: both clips play here in sync.", verb=""
-)
+NO_STUDENT = {
+    "title": "No student yet",
+    "why": "A comparison sets the untouched model beside a student. Paint a plan and make a student first.",
+    "page": "#plan",
+    "verb": "Go to Plan",
+}
+NO_CLIPS = {
+    "title": "No comparison yet",
+    "why": "Choose a prompt and a student above and press Compare: both clips play here in sync.",
+}
 
 
 def build(context: Context, study: gr.State) -> None:
@@ -66,7 +64,6 @@ def build(context: Context, study: gr.State) -> None:
             )
             student = gr.Dropdown([], label="student", elem_classes="wide", interactive=True)
             start = gr.Button("Compare", variant="primary", elem_id="compare-button")
-        PROGRESS.build({"kinds": ["compare", "generate"]}, calls=[cancel_call(context)])
         with gr.Row(elem_classes="rack"):
             player = PLAYER.build({})
         with gr.Row(elem_classes="page-foot"):
@@ -101,7 +98,7 @@ def player_value(context: Context, chosen: Study) -> dict[str, Any]:
     comparison = find_comparison(context, chosen)
     folder = chosen.folder(context.workspace, "comparison")
     if comparison is None or folder is None:
-        return {"empty": NO_CLIPS if newest(context.workspace, "student") else NO_STUDENT}
+        return NO_CLIPS if newest(context.workspace, "student") else NO_STUDENT
     from workbench.comparison import player_data
 
     page = media_url(context.workspace, folder / "index.html")

@@ -7,9 +7,8 @@ from typing import Any
 import gradio as gr
 
 from workbench.errors import InputError
-from workbench.ui.components import PAINTER, PROGRESS, SUMMARY, title
+from workbench.ui.components import LOSSES, PAINTER, SUMMARY, title
 from workbench.ui.context import Context, Refresh, answering, refusing, whole_number
-from workbench.ui.pages.runs import cancel_call
 from workbench.ui.presenters import OPERATORS, plans
 from workbench.ui.readers import read_bank, read_plan
 from workbench.ui.session import Study
@@ -21,7 +20,6 @@ def build(context: Context, study: gr.State) -> None:
     """Build the page."""
     with gr.Column(elem_id="page-plan", elem_classes="page-column"):
         measure_form(context, study)
-        PROGRESS.build({"kinds": ["measure", "surgery"], "loss": True}, calls=[cancel_call(context)])
         paint_form(context, study)
 
 
@@ -43,7 +41,9 @@ def measure_form(context: Context, study: gr.State) -> None:
 
     with gr.Row(elem_classes="page-head"):
         title("Plan")
-        blocks = gr.Textbox("all", label="blocks to measure", max_lines=1, elem_classes="grow", interactive=True)
+        blocks = gr.Textbox(
+            "all", label="blocks to measure", max_lines=1, elem_classes="short", interactive=True
+        )
         rates = gr.CheckboxGroup(
             list(OPERATORS[1:]), value=["R4", "linear"], label="rates", elem_classes="chips"
         )
@@ -108,6 +108,7 @@ def paint_form(context: Context, study: gr.State) -> None:
                 with gr.Row(elem_classes="verbs-row"):
                     save = gr.Button("Save plan", elem_id="save-plan")
                     make = gr.Button("Make student", elem_id="make-student")
+            LOSSES.build({}, elem_classes="fill")
 
     painter.paint(cost, [painter, study], summary, api_name="cost", trigger_mode="always_last", **QUIET)
     save.click(save_plan, [painter, name], None, api_name="save_plan", **QUIET)

@@ -15,6 +15,10 @@ from workbench.workspace import Workspace
 if TYPE_CHECKING:
     from workbench.capture import Capture
 
+NO_CAPTURE = (
+    "A capture watches one real sampling run and shows what every head of every block looks at. "
+    "Choose a prompt above and press Capture."
+)
 GAMMA = 0.5
 TOP_QUANTILE = 0.995
 COLUMNS = (
@@ -31,10 +35,15 @@ COLUMNS = (
 )
 
 
-def attention_page(capture: Capture | None, *, workspace: Workspace) -> list[dict[str, Any]]:
+def no_capture(fault: str = "") -> list[dict[str, Any]]:
+    """Return what the same parts show without a capture, or with one that cannot be read."""
+    if fault:
+        return [{"fault": fault}, {}, {}]
+    return [{"title": "No capture yet", "why": NO_CAPTURE}, {}, {}]
+
+
+def attention_page(capture: Capture, *, workspace: Workspace) -> list[dict[str, Any]]:
     """Return what the maps, the overlay and the table of heads show of a capture."""
-    if capture is None:
-        return [{"empty": NO_MAPS}, {"empty": ""}, {}]
     manifest = capture.manifest
     common = {"capture": capture.folder.name, "grid": list(manifest.grid), "heads": capture.num_heads}
     rows = head_rows(capture)
@@ -53,13 +62,6 @@ def attention_page(capture: Capture | None, *, workspace: Workspace) -> list[dic
     settings = manifest.config
     overlay = {**common, "frames": frames, "prompt": settings.prompt, "step": capture.default_step + 1}
     return [sprite_value, overlay, {"columns": list(COLUMNS), "rows": rows}]
-
-
-NO_MAPS = (
-    '<div class="rack"><div class="panel"><div class="panel-body pad-top"><div class="empty"><h3>No capture yet</h3>'
-    "<p>A capture watches one real sampling run and shows what every head of every block looks at. "
-    "Choose a prompt above and press Capture.</p></div></div></div></div>"
-)
 
 
 def head_rows(capture: Capture) -> list[dict[str, Any]]:
