@@ -20,7 +20,8 @@ import numpy as np
 from pydantic import Field
 
 from workbench.models import LoadedModel, ModelFacts, check_prompt
-from workbench.operators import Observer, clock_of, observe
+from workbench.operators import Observer, clock_of, label, observe
+from workbench.operators.module import FeatureOperator
 from workbench.types import ClipSize, Reporter, SilentReporter, StrictModel
 from workbench.video import Frames, write_mp4
 from workbench.workspace import Workspace, write_json
@@ -228,6 +229,7 @@ def clip_manifest(sample: Sample, config: GenerateConfig, *, model: LoadedModel)
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": json.loads(settings.model_dump_json()),
         "model": {"name": model.name, "fingerprint": model.fingerprint, **model.provenance},
+        "implementations": implementations(model, settings.size(model.facts)),
         "fps": model.facts.fps,
         "tokens": model.facts.token_grid(settings.size(model.facts)).num_tokens,
         "seconds": sample.seconds,
@@ -237,3 +239,20 @@ def clip_manifest(sample: Sample, config: GenerateConfig, *, model: LoadedModel)
         "dtype": str(model.transformer.dtype).removeprefix("torch."),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
+
+
+def implementations(model: LoadedModel, size: ClipSize) -> dict[str, str]:
+    """Return which implementation each installed operator runs at a clip size, by operator label."""
+    import torch
+
+    installed = {
+        label(module.spec): module
+        for module in model.transformer.modules()
+        if isinstance(module, FeatureOperator)
+    }
+    if not installed:
+        return {}
+    tokens = model.facts.token_grid(size).num_tokens
+    shape = (1, tokens, model.facts.num_heads, model.facts.head_dim)
+    probe = torch.empty(shape, device=model.device, dtype=model.pipeline.transformer.dtype)
+    return {name: operator.implementation(probe) for name, operator in installed.items()}

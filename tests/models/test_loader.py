@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import save_micro_model
 from workbench.errors import InputError
 from workbench.models import ModelFacts, adapter_of, load_model, model_facts
-from workbench.models.loader import choose_device
+from workbench.models.loader import check_versions, choose_device
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -225,6 +225,24 @@ def test_missing_weights_are_never_drawn_at_random(folder: Path, component: str)
 def test_stated_defaults_are_checked(folder: Path) -> None:
     (folder / "workbench.json").write_text(json.dumps({"fps": 0}))
     refuse(folder, "workbench.json: 'fps'")
+
+
+def test_the_embedded_model_is_known_by_name(
+    untrained_model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("workbench.models.embedded.default_folder", lambda: untrained_model_folder)
+    model = load_model("embedded", device="cpu")
+    assert (model.name, model.facts.source, model.facts.num_blocks) == ("embedded", "embedded", 10)
+    assert model.facts == model_facts("embedded") and model.fingerprint
+    monkeypatch.setattr("workbench.models.embedded.default_folder", lambda: tmp_path)
+    refuse("embedded", "weights of the embedded model are missing from this installation")
+    assert model_facts("embedded").fingerprint == ""
+
+
+def test_old_libraries_are_named_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "0.35.2")
+    with pytest.raises(InputError, match=r"diffusers 0\.35\.2 is installed and 0\.42 or newer is needed"):
+        check_versions()
 
 
 def test_devices_and_dtypes_are_choices(micro_model_folder: Path) -> None:

@@ -17,7 +17,7 @@ from workbench.errors import InputError
 from workbench.models import LoadedModel, ModelFacts, load_model
 from workbench.operators import Schedule
 from workbench.planning import Bank, parse_assign
-from workbench.sampling import GenerateConfig, sample
+from workbench.sampling import GenerateConfig, clip_manifest, sample
 from workbench.surgery import (
     install,
     installed,
@@ -60,6 +60,9 @@ def test_a_student_makes_the_clip_of_its_plan_and_bank(
     assert not torch.equal(direct.latents, teacher.latents)
     assert opened.name == "student" and opened.provenance["surgery"]["plan"] == "1xR4+1xlinear"
     assert opened.provenance["plan"]["schedule"]["dense_first"] == 1
+    manifest = clip_manifest(again, CONFIG, model=opened)
+    assert manifest["implementations"] == {"R4": "sdpa", "linear": "sdpa"}
+    assert manifest["model"]["surgery"]["converted"][0]["module"] == "blocks.0.attn1"
     restore(micro_model)
     assert torch.equal(sample(micro_model, CONFIG).latents, teacher.latents)
 

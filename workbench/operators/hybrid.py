@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kernels.hybrid_attention import hybrid_attention, hybrid_attention_from_maps
+from kernels.hybrid_attention import hybrid_attention, hybrid_attention_from_maps, resolve_impl
 from workbench.operators.feature_maps import AnyFeatureMapSpec, FeatureMapSpec, PolynomialSpec
 from workbench.operators.flops import AttentionFlops, HeadShape, dense_core
 from workbench.operators.module import FeatureOperator
@@ -114,6 +114,9 @@ class HybridAttention(FeatureOperator):
         return hybrid_attention_from_maps(
             query, key, value, query_map, key_map, rate=self.rate, stabilizer=self.stabilizer, impl=self.impl
         )
+
+    def implementation(self, query: Tensor) -> str:
+        return resolve_impl(query, rate=self.rate, impl=self.impl)
 
     def _attend(self, *tensors: Tensor) -> Tensor:
         return hybrid_attention(*tensors, rate=self.rate, stabilizer=self.stabilizer, impl=self.impl)

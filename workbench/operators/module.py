@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,15 @@ class AttentionOperator(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *, context: BlockContext) -> Tensor:
         raise NotImplementedError
 
+    def implementation(self, query: Tensor) -> str:
+        """Name what runs for a query [B, N, H, D] of this dtype, device and shape."""
+        raise NotImplementedError
+
 
 class FeatureOperator(AttentionOperator):
     """An operator with one feature map for queries and one for keys."""
+
+    spec: Any
 
     def __init__(
         self, feature_map: AnyFeatureMapSpec, shape: HeadShape, *, generator: torch.Generator

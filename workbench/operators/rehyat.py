@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kernels.hybrid_attention import ChunkSpec, rehyat_attention
+from kernels.hybrid_attention import ChunkSpec, rehyat_attention, resolve_impl
 from workbench.operators.feature_maps import FeatureMapSpec, PolynomialSpec
 from workbench.operators.flops import AttentionFlops, HeadShape, dense_core
 from workbench.operators.module import FeatureOperator
@@ -77,3 +77,6 @@ class RehyatAttention(FeatureOperator):
             features = (torch.zeros_like(features[0]), torch.zeros_like(features[1]))
         chunks = self.spec.chunks(context.grid)
         return rehyat_attention(query, key, value, *features, chunks=chunks, impl=self.impl)
+
+    def implementation(self, query: Tensor) -> str:
+        return resolve_impl(query, rate=2, impl=self.impl)
