@@ -1,6 +1,7 @@
 """Judge whether a clip shows what its prompt asked for, attribute by attribute, from its pixels alone.
 
-The clip is read first (`reading.read_clip`), blind to the prompt; only then is the reading held against the scene.
+The clip is read first (`reading.read_clip`), blind to the prompt; only then is the reading held against the
+scene.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def judge(frames: np.ndarray, scene: Scene, *, stated: Collection[str] | None = 
     Args:
         frames: uint8 [F, H, W, 3].
         scene: What was asked for.
-        stated: The attributes (of `ATTRIBUTES`) that the prompt states; by default all that the canonical caption
-            states. What the scene does not have (a relation of one object) is never judged.
+        stated: The attributes (of `ATTRIBUTES`) that the prompt states; by default all that the canonical
+            caption states. What the scene does not have (a relation of one object) is never judged.
 
     Raises:
         InputError: on an unknown attribute or something that is no clip.
@@ -150,7 +151,7 @@ def _all(verdicts: Iterable[Verdict]) -> Verdict:
 def _matched(
     objects: tuple[ObjectReading, ...], solids: tuple[Solid, ...]
 ) -> list[tuple[ObjectReading | None, Solid]]:
-    """Pair each asked solid with the read object that fits it best; None where nothing is left to pair with."""
+    """Pair each asked solid with the read object that fits it best, or None where none is left."""
     candidates: list[ObjectReading | None] = [*objects[:3], *[None] * len(solids)]
 
     def score(chosen: tuple[ObjectReading | None, ...]) -> float:

@@ -3,8 +3,8 @@
     python -m workbench.evaluation.fit_reader [--scenes 900] [--seed 7]
 
 writes `weights/reader.safetensors`: a classifier of single pixels (7 → 48 → 48 → 9), one of object crops
-(3 × 24 × 24 → 96 → 6), and the statistics of the backdrops. All clips are drawn from the training split and are
-softened, made noisy and tinted at random, so that a generated clip need not be perfect to be read.
+(3 × 24 × 24 → 96 → 6), and the statistics of the backdrops. All clips are drawn from the training split and
+are softened, made noisy and tinted at random, so that a generated clip need not be perfect to be read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BATCH = 16
 
 
 def degrade(clip: np.ndarray, rng: np.random.Generator, *, strength: float = 1.0) -> np.ndarray:
-    """Return a clip uint8 [F, H, W, 3] blurred, ghosted, tinted and made noisy by random amounts up to `strength`."""
+    """Return a clip uint8 [F, H, W, 3] blurred, ghosted, tinted and made noisy, by up to `strength`."""
     image = clip.astype(np.float32) / 255
     image = ndimage.gaussian_filter(image, (0, *(2 * [strength * rng.uniform(0, 1.7)]), 0))
     ghost = strength * rng.uniform(0, 0.25) * (rng.random() < 0.4)
@@ -46,7 +46,9 @@ def fit(num_scenes: int, seed: int) -> Weights:
     """Fit all parts of the reader; see the module."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    scenes = [sample_scene(rng, split="train") for _ in range(num_scenes)]
+    drawn = [sample_scene(rng, split="train") for _ in range(2 * num_scenes)]
+    pairs = [scene for scene in drawn if scene.relation is not None]
+    scenes = (pairs + [scene for scene in drawn if scene.relation is None])[:num_scenes]
     clips, samples, labels = [], [], []
     for start in range(0, num_scenes, BATCH):
         part = scenes[start : start + BATCH]
@@ -120,7 +122,7 @@ def _labelled_crops(scene: Scene, frames: np.ndarray, labels: np.ndarray) -> lis
             if other is not blob:
                 others |= other.mask
         measured = tracks.track(blob, others)
-        chosen = tracks.clear_frames(measured, most=5)
+        chosen = tracks.clear_frames(measured, most=6)
         if len(chosen):
             crop = tracks.crops(frames, blob, others, chosen)
             pairs += [(look, SHAPES.index(meant[0].shape)) for look in crop]
@@ -187,7 +189,7 @@ def _descend(
 def main() -> None:
     """Fit the reader and write its weights."""
     parser = argparse.ArgumentParser(description="Fit the clip reader to rendered truth.")
-    parser.add_argument("--scenes", type=int, default=900)
+    parser.add_argument("--scenes", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -1,8 +1,8 @@
 """Name the motion of a tracked object: the simplest path of the world's that explains its edges.
 
-Every motion says how the four edges of an object move; its amounts are fitted by least squares to the edges that
-are in full view, so that a half-hidden object is still read. Motions that do not move the outline (still, spin)
-are told apart by how much the look inside it changes.
+Every motion says how the four edges of an object move; its amounts are fitted by least squares to the edges
+that are in full view, so that a half-hidden object is still read. Motions that do not move the outline
+(still, spin) are told apart by how much the look inside it changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHANGE = 0.048
 
 
 class Fit(NamedTuple):
-    """A motion fitted to a track: cost (lower is better), mean error in frames, amounts, lower edge at rest."""
+    """A motion fitted to a track: cost (lower is better), mean error, amounts, lower edge at rest."""
 
     motion: Motion
     cost: float
@@ -44,7 +44,8 @@ class Fit(NamedTuple):
 class MotionReading:
     """The motion read, or None when the track is too short, fits nothing, or fits two motions alike.
 
-    `best` is the likeliest motion in any case; `ground` the height of the lower edge at rest, where it is fitted.
+    `best` is the likeliest motion in any case; `ground` the height of the lower edge at rest, where it is
+    fitted.
     """
 
     motion: Motion | None
@@ -184,7 +185,8 @@ def look_change(looks: np.ndarray) -> float:
     """Measure how much the light and shade inside an object's outline moves over time.
 
     Args:
-        looks: Crops [N, 3, n, n] of the object in order of time (`tracks.crops`); what other objects hide does not count.
+        looks: Crops [N, 3, n, n] of the object in order of time (`tracks.crops`); what others hide is left
+            out.
     """
     if len(looks) < 4:
         return 0.0

@@ -21,6 +21,8 @@ MIN_AREA = 45
 """Pixels (at SIDE) below which a patch of colour is no object."""
 MIN_PRESENCE = 0.3
 """Share of frames in which an object must be seen."""
+SCATTERED = 0.3
+"""Share of a colour's pixels that its largest part must hold; less is speckle, no object."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def _solid_parts(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if number == 0:
             continue
         areas = ndimage.sum_labels(opened, parts, np.arange(1, number + 1))
+        if areas.max() < SCATTERED * image.sum():
+            continue
         large = np.flatnonzero(areas >= max(12, 0.1 * areas.max())) + 1
         kept[frame] = np.isin(parts, large)
         pieces[frame] = int((areas >= max(MIN_AREA, 0.3 * areas.max())).sum())

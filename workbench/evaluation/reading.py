@@ -1,4 +1,4 @@
-"""Read a clip: which objects it shows, how they look and move, before what, under which camera. Pixels in, words out.
+"""Read a clip: which objects it shows, how they look and move, before what, under which camera.
 
 Nothing here knows what was asked for.
 """
@@ -14,8 +14,8 @@ from workbench.evaluation.classifiers import Reader, load_reader, shape_logits
 from workbench.evaluation.motion import look_change, read_motion
 from workbench.evaluation.pixels import Blob, colour_labels, find_blobs, standard_frames
 from workbench.evaluation.scenery import backdrop_features, background_shift, free_pixels, read_background
-from workbench.evaluation.tracks import Track, clear_frames, crops, track
-from workbench.models.embedded.world.layout import CAMERA_HEIGHT, FOOT_FRONT, FRAME_SLOPE, HORIZON
+from workbench.evaluation.tracks import Track, clear_frames, crops, lone_frames, track
+from workbench.models.embedded.world.layout import CAMERA_HEIGHT, FRAME_SLOPE, HORIZON
 from workbench.models.embedded.world.scene import (
     PANNABLE,
     SHAPES,
@@ -37,11 +37,15 @@ PAN_LIMITS = (0.06, 0.10)
 DEPTH_LIMITS = (1.2, 2.0)
 """Differences of depth (world units): side by side up to the first, one behind the other from the second."""
 
+FRONT: dict[Shape, float] = {
+    "ball": 0.25, "cube": 1.0, "cylinder": 0.77, "cone": 1.0, "ring": 0.1, "diamond": -0.1,
+}  # fmt: skip
+"""How far the lowest visible outline of a resting solid lies before its centre, in radii."""
 WIDTH_PER_RADIUS: dict[Shape, float] = {
-    "ball": 2.0, "cube": 2.1, "cylinder": 1.58, "cone": 1.95, "ring": 1.95, "diamond": 1.7,
+    "ball": 2.08, "cube": 2.2, "cylinder": 1.62, "cone": 2.0, "ring": 2.08, "diamond": 1.58,
 }  # fmt: skip
 HEIGHT_PER_RADIUS: dict[Shape, float] = {
-    "ball": 2.0, "cube": 1.95, "cylinder": 2.15, "cone": 2.3, "ring": 2.04, "diamond": 2.24,
+    "ball": 2.08, "cube": 2.08, "cylinder": 2.2, "cone": 2.3, "ring": 2.15, "diamond": 2.05,
 }  # fmt: skip
 
 
@@ -54,7 +58,7 @@ class ObjectReading:
         shape: Its shape.
         size: Its size, corrected for distance; None also for an object that grows or shrinks.
         motion: Its motion relative to the background.
-        place: Median (x, depth) of its foot: shorter sides from the frame's left edge, world units from the viewer.
+        place: Median (x, depth) of its foot: shorter sides from the left edge, world units from the viewer.
         radius: Estimated radius in world units.
     """
 
@@ -137,7 +141,8 @@ def _read_object(
     chosen = clear_frames(measured, most=17)
     looks = crops(clip, blob, others, chosen)
     shape, best_shape = _read_shape(looks, reader)
-    change = look_change(looks.numpy())
+    lone = np.isin(chosen, lone_frames(blob, others, chosen))
+    change = look_change(looks.numpy()[lone])
     motion = read_motion(measured, shift, change)
     lowest = motion.ground if motion.best == "bounce" else np.nan
     foot = _foot_depth(measured, lowest)
@@ -150,7 +155,7 @@ def _read_object(
     if motion.best in ("grow", "shrink"):
         size = None
     middle = (measured.edges[:, 0] + measured.edges[:, 2]) / 2
-    place = (float(np.median(middle[measured.shown])), foot + FOOT_FRONT[best_shape] * radius)
+    place = (float(np.median(middle[measured.shown])), foot + FRONT[best_shape] * radius)
     return ObjectReading(blob.colour, shape, size, motion.motion, place, radius)
 
 
@@ -177,7 +182,7 @@ def _radius(measured: Track, shape: Shape, foot: float) -> float:
         both = both if both.sum() >= 2 else measured.shown
         span = measured.edges[both, high] - measured.edges[both, low]
         guess = float(np.median(span)) * FRAME_SLOPE * foot / ratio[shape]
-        estimates.append(float(np.median(span)) * FRAME_SLOPE * (foot + FOOT_FRONT[shape] * guess) / ratio[shape])
+        estimates.append(float(np.median(span)) * FRAME_SLOPE * (foot + FRONT[shape] * guess) / ratio[shape])
     return max(estimates) if shape == "ring" else float(np.mean(estimates))
 
 

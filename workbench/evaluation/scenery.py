@@ -26,7 +26,7 @@ def free_pixels(labels: np.ndarray) -> np.ndarray:
 
 
 def backdrop_features(frames: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Describe the backdrop of a standard clip: median colours of five bands and how uneven they are (20 numbers)."""
+    """Describe the backdrop of a standard clip: median colours and unevenness of five bands (20 numbers)."""
     height = frames.shape[1]
     top = (height - SIDE) // 2
     features = []
@@ -57,8 +57,8 @@ def background_shift(frames: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, 
     """Follow the sideways movement of ground and skyline.
 
     Returns:
-        The shift [F] relative to the first frame in shorter sides (to the right positive), and how sure it is: the
-        contrast by which the found shift matches better than others (0 on a featureless backdrop).
+        The shift [F] relative to the first frame in shorter sides (to the right positive), and how sure it
+        is: the contrast by which the found shift matches better than others (0 on a featureless backdrop).
     """
     num_frames, height = frames.shape[:2]
     top = (height - SIDE) // 2

@@ -1,4 +1,4 @@
-"""Measure objects over a clip: the four edges of each mask, which of them are in full view, and crops of their looks."""
+"""Measure objects over a clip: the edges of each mask, which of them are in full view, and crops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Track:
 
     Attributes:
         edges: [F, 4] left, top, right, bottom.
-        valid: [F, 4] whether the edge is in full view: present, off the frame's border and not beside another object.
+        valid: [F, 4] whether the edge is in full view: off the frame's border, not beside another object.
         area: [F] share of the squared shorter side.
         shown: [F] whether the object is seen at all.
     """
@@ -54,7 +54,7 @@ def track(blob: Blob, others: np.ndarray) -> Track:
 
 
 def crops(frames: np.ndarray, blob: Blob, others: np.ndarray, chosen: np.ndarray) -> torch.Tensor:
-    """Cut square crops of an object: [N, 3, CROP, CROP] of its mask, its light and shade, and other objects' masks.
+    """Cut square crops of an object: [N, 3, CROP, CROP] of its mask, its light, and the others' masks.
 
     Light is the value of the pixel over the object's median value in the clip, inside the mask.
     """
@@ -82,6 +82,17 @@ def _square(planes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     if scale > 1.5:
         planes = torch.nn.functional.avg_pool2d(planes[None], 3, 1, 1)[0]
     return torch.nn.functional.grid_sample(planes[None], grid[None], align_corners=False)[0]
+
+
+def lone_frames(blob: Blob, others: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Keep the chosen frames in which no other object comes into the object's box, if there are enough."""
+    lone = []
+    for frame in chosen:
+        rows, columns = np.nonzero(blob.mask[frame])
+        top, left = max(0, rows.min() - NEAR), max(0, columns.min() - NEAR)
+        if not others[frame, top : rows.max() + NEAR + 1, left : columns.max() + NEAR + 1].any():
+            lone.append(frame)
+    return np.array(lone) if len(lone) >= 5 else chosen
 
 
 def clear_frames(measured: Track, most: int) -> np.ndarray:
