@@ -22,7 +22,7 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.errors import Cancelled, Diverged, InputError, Paused, WorkbenchError
 from workbench.jobs import Job, Queue, memory, processes
@@ -31,11 +31,15 @@ from workbench.jobs.faults import fault_point
 from workbench.jobs.locks import HOLDER_NAME, JobLock, dispatch_lock, write_holder
 from workbench.jobs.room import require_disk
 from workbench.types import Reporter, StrictModel
-from workbench.workspace import DISK_FULL, DiskFull, Workspace, disk_error
+from workbench.workspace import DISK_FULL, DiskFull, Workspace, disk_error, read_json, write_json
+
+if TYPE_CHECKING:
+    from workbench.jobs.reporter import JobReporter
 
 SAVE_ENVIRONMENT = "WORKBENCH_SAVE_SECONDS"
 STEPS_ENVIRONMENT = "WORKBENCH_STEPS"
 MIN_FREE_BYTES = 2_000_000
+RESULT_NAME = "result.json"
 
 
 class Result(Protocol):
@@ -161,30 +165,34 @@ class Worker:
             self.queue.table, self.folder, claim=self.claim, owner=owner,
             save_seconds=save_seconds, terminated=terminated,
         )  # fmt: skip
+        kept = self.folder / RESULT_NAME
         try:
-            while True:
-                try:
-                    require_disk(self.folder, MIN_FREE_BYTES, what=f"Work of the kind {self.job.kind!r}")
-                    result = step.run(config, self.queue.workspace, reporter)
-                    break
-                except DiskFull as error:
-                    reporter.wait_for_room(error)
-                except OSError as error:
-                    if error.errno not in DISK_FULL:
-                        raise
-                    self._say(traceback.format_exc())
-                    reporter.wait_for_room(_as_disk_full(self.folder, error))
+            if not kept.exists():
+                made = self._make(step, config, reporter)
+                reporter.until_room(lambda: write_json(kept, made))
             fault_point("result")
-            return {
-                "state": "done",
-                "message": "",
-                "result": json.dumps(result.to_json()),
-                **reporter.facts(),
-            }
+            made = read_json(kept, what=f"{RESULT_NAME} of {self.job.id}")
+            return {"state": "done", "message": "", "result": json.dumps(made), **reporter.facts()}
         except Exception as error:  # noqa: BLE001 - to add what the reporter knows
             return {**self._ending_of(error), **reporter.facts()}
         finally:
             reporter.close()
+
+    def _make(self, step: Step, config: StrictModel, reporter: JobReporter) -> dict[str, Any]:
+        """Return what the step made; a full disk holds the work, which then goes on from its checkpoint."""
+        while True:
+            try:
+                require_disk(self.folder, MIN_FREE_BYTES, what=f"Work of the kind {self.job.kind!r}")
+                result = step.run(config, self.queue.workspace, reporter).to_json()
+                finite: dict[str, Any] = json.loads(json.dumps(result), parse_constant=lambda _: None)
+                return finite
+            except DiskFull as error:
+                reporter.wait_for_room(error)
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                self._say(traceback.format_exc())
+                reporter.wait_for_room(_as_disk_full(self.folder, error))
 
     def _ending_of(self, error: BaseException) -> dict[str, Any]:
         """Return state and sentence for what ended the work; unexpected errors go to the log in full."""

@@ -33,6 +33,7 @@ class DemoConfig(StrictModel):
 
     steps: int = 20
     width: int = 8
+    optimizer: Literal["plain", "adam"] = "plain"
     seed: int = 0
     delay: float = 0.0
     load_seconds: float = 0.0
@@ -61,7 +62,7 @@ class DemoResult:
 
 
 class Training:
-    """Adam with a schedule on a noisy target: weights, optimizer, schedule and an average of the weights."""
+    """Descent on a noisy target: weights, momentum or Adam with a schedule, and an average of the weights."""
 
     def __init__(self, config: DemoConfig) -> None:
         torch.manual_seed(config.seed)
@@ -69,25 +70,37 @@ class Training:
         random.seed(config.seed)
         self.weight = torch.nn.Parameter(torch.randn(config.width, config.width))
         self.average = self.weight.detach().clone()
-        self.optimizer = torch.optim.Adam([self.weight], lr=0.05)
-        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, step_size=7, gamma=0.9)
+        self.momentum = torch.zeros_like(self.weight)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.schedules: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
+        if (
+            config.optimizer == "adam"
+        ):  # importing torch.optim's compiler hooks takes a second of processor time
+            self.optimizers["adam"] = torch.optim.Adam([self.weight], lr=0.05)
+            self.schedules["steps"] = torch.optim.lr_scheduler.StepLR(
+                self.optimizers["adam"], step_size=7, gamma=0.9
+            )
 
     def update(self) -> float:
         noise = torch.randn_like(self.weight) + float(np.random.rand()) + random.random()
         loss = ((self.weight - noise) ** 2).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
+        (gradient,) = torch.autograd.grad(loss, [self.weight])
+        if self.optimizers:
+            self.weight.grad = gradient
+            self.optimizers["adam"].step()
+            self.schedules["steps"].step()
+        else:
+            self.momentum.mul_(0.9).add_(gradient)
+            self.weight.data.sub_(0.05 * self.momentum)
         self.average.lerp_(self.weight.detach(), 0.1)
         return float(loss.detach())
 
     @property
     def parts(self) -> TrainingParts:
         return TrainingParts(
-            optimizers={"adam": self.optimizer},
-            schedulers={"steps": self.schedule},
-            tensors={"weight": self.weight, "average": self.average},
+            optimizers=self.optimizers,
+            schedulers=self.schedules,
+            tensors={"weight": self.weight, "average": self.average, "momentum": self.momentum},
         )
 
     def state(self, stage: int, step: int) -> CheckpointState:

@@ -87,7 +87,8 @@ def reference(workspace: Workspace, **config: Any) -> str:
     import torch
 
     torch.set_num_threads(1)
-    return run(DemoConfig(**config), workspace, SilentReporter()).sha256
+    apart = Workspace.open(workspace.root / "reference")
+    return run(DemoConfig(**config), apart, SilentReporter()).sha256
 
 
 class AppProcess:

@@ -19,14 +19,21 @@ import torch
 
 from workbench.errors import InputError
 from workbench.jobs.faults import fault_point
+from workbench.jobs.manifests import (
+    FILES,
+    FORMAT,
+    STATE,
+    TENSORS,
+    check_manifest,
+    checkpoint_numbers,
+    sweep_checkpoints,
+)
 from workbench.jobs.tensors import load_tensors, save_tensors
 from workbench.types import CheckpointState
 from workbench.workspace import DiskFull, disk_error, read_json, sync, write_json
 
-FORMAT = 1
 KEPT = 2
 SPARE_BYTES = 1_000_000
-FILES = ("tensors.safetensors", "state.json")
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, owner: Owner) -> Pa
     needed = sum(tensor.nbytes for tensor in checkpoint.state.tensors.values()) + SPARE_BYTES
     if shutil.disk_usage(folder).free < needed:
         raise disk_error(folder / "checkpoint", OSError(28, "No space left on device"), needed=needed)
-    final = folder / f"{max(_numbers(folder), default=0) + 1:06d}"
+    final = folder / f"{max(checkpoint_numbers(folder), default=0) + 1:06d}"
     temporary = folder / f".tmp-{final.name}"
     try:
         temporary.mkdir()
@@ -99,7 +106,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, owner: Owner) -> Pa
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     fault_point("save-renamed")
-    for number in sorted(_numbers(folder))[:-KEPT]:
+    for number in checkpoint_numbers(folder)[:-KEPT]:
         _drop(folder / f"{number:06d}")
     return final
 
@@ -111,7 +118,7 @@ def load_newest(folder: Path, *, owner: Owner) -> Found:
         ForeignCheckpoint: the newest whole checkpoint belongs to other work.
     """
     skipped: list[str] = []
-    for number in sorted(_numbers(folder), reverse=True):
+    for number in reversed(checkpoint_numbers(folder)):
         try:
             return Found(load_checkpoint(folder / f"{number:06d}", owner=owner), tuple(skipped))
         except ForeignCheckpoint:
@@ -128,7 +135,7 @@ def load_checkpoint(path: Path, *, owner: Owner) -> Checkpoint:
         InputError: it is damaged or not whole; the sentence names the file.
         ForeignCheckpoint: it belongs to other work.
     """
-    manifest = _check_manifest(path)
+    manifest = check_manifest(path)
     for name, facts in manifest["files"].items():
         file = path / name
         if file.is_symlink() or not file.is_file():
@@ -143,8 +150,8 @@ def load_checkpoint(path: Path, *, owner: Owner) -> Checkpoint:
             f"{manifest['config_sha256'][:8]}), this is {owner.kind!r}, {owner.config_sha256[:8]}; "
             "it was not used."
         )
-    state = read_json(path / FILES[1], what=f"state.json of checkpoint {path.name}")
-    tensors = load_tensors(path / FILES[0], what=f"{FILES[0]} of checkpoint {path.name}")
+    state = read_json(path / STATE, what=f"state.json of checkpoint {path.name}")
+    tensors = load_tensors(path / TENSORS, what=f"{TENSORS} of checkpoint {path.name}")
     return Checkpoint(
         stage=manifest["stage"],
         step=manifest["step"],
@@ -154,29 +161,6 @@ def load_checkpoint(path: Path, *, owner: Owner) -> Checkpoint:
     )
 
 
-def newest_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of the newest checkpoint that looks whole, without reading the tensors."""
-    for number in sorted(_numbers(folder), reverse=True):
-        path = folder / f"{number:06d}"
-        try:
-            manifest = _check_manifest(path)
-        except InputError:
-            continue
-        sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
-        if all(
-            (path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items()
-        ):
-            return manifest
-    return None
-
-
-def sweep_checkpoints(folder: Path) -> None:
-    """Remove what a killed writer or a killed removal left; call it only while nothing else writes here."""
-    if folder.is_dir():
-        for entry in folder.glob(".tmp-*"):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
 def sha256_of(file: Path) -> str:
     """Return the hexadecimal sha256 of a file."""
     with file.open("rb") as stream:
@@ -184,9 +168,9 @@ def sha256_of(file: Path) -> str:
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint, owner: Owner) -> None:
-    save_tensors(folder / FILES[0], checkpoint.state.tensors)
+    save_tensors(folder / TENSORS, checkpoint.state.tensors)
     fault_point("save-tensors")
-    write_json(folder / FILES[1], {"meta": dict(checkpoint.state.meta), "process": dict(checkpoint.process)})
+    write_json(folder / STATE, {"meta": dict(checkpoint.state.meta), "process": dict(checkpoint.process)})
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in FILES
     }
@@ -203,28 +187,6 @@ def _write_files(folder: Path, checkpoint: Checkpoint, owner: Owner) -> None:
     }
     write_json(folder / "manifest.json", manifest)
     fault_point("save-manifest")
-
-
-def _check_manifest(path: Path) -> dict[str, Any]:
-    what = f"manifest.json of checkpoint {path.name}"
-    manifest = read_json(path / "manifest.json", what=what)
-    if manifest.get("format") != FORMAT:
-        raise InputError(f"{what} has format {manifest.get('format')!r}; this workbench reads {FORMAT}.")
-    texts = all(isinstance(manifest.get(name), str) for name in ("kind", "config_sha256", "stage"))
-    counts = all(type(manifest.get(name)) is int for name in ("step", "done"))
-    files = manifest.get("files")
-    if not texts or not counts or not isinstance(files, dict) or set(files) != set(FILES):
-        raise InputError(f"{what} does not name its files and steps.")
-    if not all(isinstance(facts, dict) and {"bytes", "sha256"} <= set(facts) for facts in files.values()):
-        raise InputError(f"{what} does not give size and sha256 of its files.")
-    return manifest
-
-
-def _numbers(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return [int(name) for name in names if len(name) == 6 and name.isascii() and name.isdigit()]
 
 
 def _drop(path: Path) -> None:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from workbench.errors import WorkbenchError
 from workbench.jobs import memory, processes
-from workbench.jobs.checkpoints import newest_manifest, sweep_checkpoints
 from workbench.jobs.faults import fault_point
 from workbench.jobs.locks import JobLock, read_holder
+from workbench.jobs.manifests import newest_manifest, sweep_checkpoints
 from workbench.jobs.metrics import MetricsWriter, last_row
 from workbench.jobs.states import ACTIVE, MAX_ATTEMPTS
 from workbench.jobs.table import Table

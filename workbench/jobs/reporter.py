@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from workbench.errors import Cancelled, Diverged, Paused, WorkbenchError
-from workbench.jobs.checkpoints import Checkpoint, Owner, load_newest, save_checkpoint, sweep_checkpoints
+from workbench.jobs.checkpoints import Checkpoint, Owner, load_newest, save_checkpoint
 from workbench.jobs.faults import fault_point
+from workbench.jobs.manifests import sweep_checkpoints
 from workbench.jobs.metrics import MetricsWriter
 from workbench.jobs.processes import peak_bytes
 from workbench.jobs.randomness import capture_randomness, restore_randomness
@@ -187,6 +188,15 @@ class JobReporter:
         self._make_ballast()
         self._try_update({"message": ""})
 
+    def until_room(self, write: Callable[[], object]) -> None:
+        """Write something, as often as a full disk makes it necessary."""
+        while True:
+            try:
+                write()
+                return
+            except DiskFull as error:
+                self.wait_for_room(error)
+
     def _look(self) -> Any:
         row = self._row()
         if row["claim"] != self.claim:
@@ -228,7 +238,7 @@ class JobReporter:
             process={"threads": torch.get_num_threads(), "random": capture_randomness()},
         )
         try:
-            self._until_room(
+            self.until_room(
                 lambda: save_checkpoint(self.folder / "checkpoints", checkpoint, owner=self._owner)
             )
         except Diverged as error:
@@ -236,16 +246,8 @@ class JobReporter:
         self._saved_done, self._saved_at = self.done, time.monotonic()
         self._save_took = self._saved_at - begun
         self._event("saved", stage=self._stage, step=self._step, done=self.done)
-        self._until_room(lambda: self._update({"checkpoint_step": self.done, "save_asked": 0}))
+        self.until_room(lambda: self._update({"checkpoint_step": self.done, "save_asked": 0}))
         self._try_update({"state": "running"}, only_in="saving")
-
-    def _until_room(self, write: Callable[[], object]) -> None:
-        while True:
-            try:
-                write()
-                return
-            except DiskFull as error:
-                self.wait_for_room(error)
 
     def _sample(self) -> None:
         self._try_update({"sample_asked": 0})
