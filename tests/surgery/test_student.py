@@ -16,7 +16,7 @@ from tests.conftest import build_micro_pipeline
 from workbench.errors import InputError
 from workbench.models import LoadedModel, ModelFacts, load_model
 from workbench.operators import Schedule
-from workbench.planning import Bank, parse_assign
+from workbench.planning import Bank, parse_assign, parse_short
 from workbench.sampling import GenerateConfig, clip_manifest, sample
 from workbench.surgery import (
     install,
@@ -93,6 +93,15 @@ def test_linearize_and_restore_a_plain_pipeline(student: Path, bank: Bank, micro
     assert torch.isfinite(converted).all() and not torch.equal(before, converted)
     restore(pipeline.transformer)
     assert torch.equal(clip(), before)
+
+
+def test_a_student_that_converts_nothing_is_its_teacher(
+    bank: Bank, workspace: Workspace, micro_model: LoadedModel
+) -> None:
+    folder = save_student(parse_short("softmax", bank.facts), bank, workspace)
+    opened = open_model(folder, device="cpu")
+    assert installed(opened) is None and opened.provenance["surgery"]["converted"] == []
+    assert torch.equal(sample(opened, CONFIG).latents, sample(micro_model, CONFIG).latents)
 
 
 def test_linearize_refuses_what_does_not_fit(student: Path) -> None:
