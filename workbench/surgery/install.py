@@ -31,6 +31,7 @@ from workbench.operators import (
 from workbench.operators.context import attach_clock, release_clock
 from workbench.operators.flops import HeadShape
 from workbench.planning import Plan
+from workbench.surgery.lora import take_off
 
 MAX_NAMED = 5
 
@@ -191,6 +192,7 @@ def restore(model: LoadedModel | nn.Module) -> tuple[int, ...]:
     transformer = model if isinstance(model, nn.Module) else model.transformer
     if isinstance(model, LoadedModel):
         model.provenance = {}
+    take_off(transformer)
     clock = clock_of(transformer)
     if clock is None or clock.installation is None:
         return ()

@@ -3,6 +3,7 @@
 student.json        teacher, digests, where it came from
 plan.json           the plan
 cells.safetensors   weights of every converted block, named block.<i>.<parameter>
+pytorch_lora_weights.safetensors   of a finetuned student alone
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from workbench.planning import Bank, Plan, load_file, save
 from workbench.planning.bank import Scalar, expected_weights, file_digest
 from workbench.planning.plan import check_schema_version
 from workbench.surgery.install import Report, install, install_operators
+from workbench.surgery.lora import put_on, read_lora
 from workbench.types import StrictModel
 from workbench.workspace import Workspace, read_json, write_json
 
@@ -50,6 +52,7 @@ class StudentManifest(StrictModel):
         teacher: facts of the teacher; `teacher.source` is how it is found again.
         plan: short name of the plan.
         cells_sha256: digest of cells.safetensors.
+        lora_sha256: digest of the LoRA of a finetuned student; empty where it has none.
         provenance: bank, versions, date.
     """
 
@@ -59,6 +62,7 @@ class StudentManifest(StrictModel):
     teacher: ModelFacts
     plan: str
     cells_sha256: str
+    lora_sha256: str = ""
     provenance: dict[str, Scalar] = Field(default_factory=dict)
 
 
@@ -78,6 +82,16 @@ class Student:
     @property
     def model_fingerprint(self) -> str:
         return self.manifest.teacher.fingerprint
+
+    @cached_property
+    def lora(self) -> dict[str, Tensor]:
+        """The LoRA of a finetuned student by its names in the file, read once; empty where it has none.
+
+        Raises:
+            InputError: the file is missing, cut, changed or not finite.
+        """
+        digest = self.manifest.lora_sha256
+        return read_lora(self.folder, sha256=digest) if digest else {}
 
     def missing(self, plan: Plan) -> tuple[tuple[int, str], ...]:
         """Return the cells of another plan that this student does not have."""
@@ -212,6 +226,8 @@ def open_model(
     except InputError as error:
         raise InputError(f"The teacher of student {student.folder.name} cannot be loaded: {error}") from error
     install(model, student.plan, student, linear_branch=linear_branch, impl=impl)
+    if student.lora:
+        put_on(model.transformer, student.lora, what=f"student {student.name}")
     model.provenance["student"] = student.folder.name
     model.name = student.folder.name
     return model
@@ -255,9 +271,13 @@ def linearize(
     """
     adapter = adapter_of(transformer)
     student = read_student(student_folder)
-    return install_operators(
+    lora = student.lora
+    report = install_operators(
         transformer, adapter, student.plan, student, linear_branch=linear_branch, impl=impl
     )
+    if lora:
+        put_on(transformer, lora, what=f"student {student.name}")
+    return report
 
 
 def _expected(plan: Plan, facts: ModelFacts) -> dict[str, tuple[int, ...]]:
