@@ -1,6 +1,7 @@
-"""Distillation: the feature maps of cells learn the teacher's attention, and become a bank."""
+"""Distillation: cells learn the teacher's attention and become a bank; students are finetuned."""
 
 from workbench.distillation.config import MeasureConfig
+from workbench.distillation.finetune import FinetuneConfig, finetune
 from workbench.distillation.measure import cell_name, measure
 from workbench.distillation.sensitivity import (
     CellSensitivity,
@@ -12,10 +13,12 @@ from workbench.distillation.sensitivity import (
 
 __all__ = [
     "CellSensitivity",
+    "FinetuneConfig",
     "MeasureConfig",
     "Sensitivity",
     "SensitivityConfig",
     "cell_name",
+    "finetune",
     "load_sensitivity",
     "measure",
     "measure_sensitivity",

@@ -120,7 +120,8 @@ class Distillation:
                     errors[trainer.name].add(trainer, attention, state)
 
             branch = branches[(index + step) % len(branches)]
-            with self._watch(look, queries=HELD_OUT_QUERIES, parts=1, generator=generator):
+            watch = self._watch(look, queries=HELD_OUT_QUERIES, parts=1, generator=generator)
+            with torch.no_grad(), watch:
                 velocity(self.model, trajectory, step=step, branch=branch)
             reporter.step(done)
         return dict(errors)
@@ -157,7 +158,8 @@ class Distillation:
                     )
 
         generator = torch.Generator().manual_seed(self.config.seed + 7919 * (visit + 1))
-        with self._watch(learn, queries=config.queries, parts=num_updates, generator=generator):
+        watch = self._watch(learn, queries=config.queries, parts=num_updates, generator=generator)
+        with torch.no_grad(), watch:
             velocity(self.model, trajectory, step=step, branch=branch)
         return metrics
 

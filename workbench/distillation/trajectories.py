@@ -54,8 +54,10 @@ class Trajectory:
         latents: before every step, [S, C, T, H, W].
         timesteps: of every step, [S].
         text: hidden states of the prompt by branch, [L, D] each.
+        file: where it is kept.
     """
 
+    file: Path
     prompt: str
     latents: Tensor
     timesteps: Tensor
@@ -100,7 +102,7 @@ class TrajectoryCache:
             trajectory = self._load(path, prompt)
             if trajectory is None:
                 self._make_room(self._bytes_each(), keep=places)
-                trajectory = self._sample(prompt, seeds[index], reporter, done=index)
+                trajectory = self._sample(path, prompt, seeds[index], reporter, done=index)
                 self._save(path, trajectory)
             found.append(trajectory)
             reporter.step(index + 1)
@@ -166,7 +168,7 @@ class TrajectoryCache:
             return None
         os.utime(path)
         text: dict[Branch, Tensor] = {branch: tensors[f"text.{branch}"] for branch in self.settings.branches}
-        return Trajectory(prompt, tensors["latents"], tensors["timesteps"], text)
+        return Trajectory(path, prompt, tensors["latents"], tensors["timesteps"], text)
 
     def _save(self, path: Path, trajectory: Trajectory) -> None:
         tensors = {"latents": trajectory.latents, "timesteps": trajectory.timesteps}
@@ -174,7 +176,7 @@ class TrajectoryCache:
         save_tensors(path, tensors)
 
     @torch.no_grad()
-    def _sample(self, prompt: str, seed: int, reporter: Reporter, *, done: int) -> Trajectory:
+    def _sample(self, path: Path, prompt: str, seed: int, reporter: Reporter, *, done: int) -> Trajectory:
         pipeline: Any = self.model.pipeline
         settings, device = self.settings, self.model.device
         guided = len(settings.branches) == 2
@@ -209,7 +211,8 @@ class TrajectoryCache:
         texts: dict[Branch, Tensor] = {"cond": text[0].cpu()}
         if guided:
             texts["uncond"] = negative[0].cpu()
-        return Trajectory(prompt, torch.cat(states[:-1]), torch.tensor(timesteps, dtype=torch.float64), texts)
+        moments = torch.tensor(timesteps, dtype=torch.float64)
+        return Trajectory(path, prompt, torch.cat(states[:-1]), moments, texts)
 
     def _noise(self, seed: int) -> Tensor:
         """Return the first latents, [1, C, T, H, W], the same on every device."""
@@ -225,19 +228,29 @@ class TrajectoryCache:
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@torch.no_grad()
 def velocity(model: LoadedModel, trajectory: Trajectory, *, step: int, branch: Branch) -> Tensor:
     """Run the transformer once on a cached state and return its velocity, [1, C, T, H, W]."""
     transformer: Any = model.transformer
     dtype, device = transformer.dtype, model.device
-    with transformer.cache_context(branch):
+    with transformer.cache_context(branch, step_index=step, num_inference_steps=trajectory.num_steps):
         result: Tensor = transformer(
             hidden_states=trajectory.latents[step : step + 1].to(device, dtype),
-            timestep=trajectory.timesteps[step].to(device).expand(1),
+            timestep=_timestep(model, trajectory, step),
             encoder_hidden_states=trajectory.text[branch].unsqueeze(0).to(device, dtype),
             return_dict=False,
         )[0]
     return result
+
+
+def _timestep(model: LoadedModel, trajectory: Trajectory, step: int) -> Tensor:
+    """Return what the pipeline passes on: one number, or one a token where the model takes that."""
+    timestep = trajectory.timesteps[step].to(model.device).float()
+    if not model.pipeline.config.expand_timesteps:
+        return timestep.expand(1)
+    frames, height, width = trajectory.latents.shape[2:]
+    patch_frames, patch_height, patch_width = model.facts.patch_size
+    tokens = (frames // patch_frames) * (height // patch_height) * (width // patch_width)
+    return timestep.expand(1, tokens)
 
 
 def noise_seed(seed: int, prompt: str) -> int:

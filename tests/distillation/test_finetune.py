@@ -1,0 +1,136 @@
+"""Finetuning: the velocity error falls, the student opens like any other, a resumed run has its bits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.distillation.test_measure import Recording, run
+from workbench.distillation import FinetuneConfig, finetune
+from workbench.errors import Diverged, InputError, Paused
+from workbench.models import LoadedModel
+from workbench.operators import parse_rate
+from workbench.planning.plan import make_plan
+from workbench.surgery import linearize, open_model, restore, save_student
+from workbench.types import CheckpointState
+from workbench.workspace import Workspace
+
+SMALL = {"updates": 12, "num_prompts": 2, "num_held_out": 1, "steps": 2, "rank": 2, "lr": 5e-3}
+
+
+@pytest.fixture
+def student(micro_model: LoadedModel, workspace: Workspace) -> Path:
+    bank = run(micro_model, workspace, updates=20, rates=("linear",))
+    plan = make_plan({0: parse_rate("linear"), 2: parse_rate("linear")}, micro_model.facts)
+    return save_student(plan, bank, workspace)
+
+
+def train(student: Path, workspace: Workspace, reporter: Recording | None = None, **settings: object) -> Path:
+    config = FinetuneConfig(model=str(student), **{**SMALL, **settings})  # type: ignore[arg-type]
+    model = open_model(student, device="cpu")
+    return finetune(model, config, workspace, reporter=reporter or Recording())
+
+
+def bits(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("*.safetensors"))]
+
+
+def test_the_error_falls_and_the_student_opens(student: Path, workspace: Workspace) -> None:
+    reporter = Recording()
+    folder = train(student, workspace, reporter, updates=60)
+    record = json.loads((folder / "finetune.json").read_text(encoding="utf-8"))
+    assert record["velocity_error"]["after"]["error"] < record["velocity_error"]["before"]["error"]
+    assert len(record["losses"]) == 60 and reporter.metrics[0].keys() == {"loss"}
+    model = open_model(folder, device="cpu")
+    teacher = open_model(student, device="cpu")
+    restore(teacher)
+    keys = set(teacher.transformer.state_dict())
+    assert set(model.transformer.state_dict()) != keys
+    restore(model)
+    restored, own = model.transformer.state_dict(), teacher.transformer.state_dict()
+    assert set(restored) == keys
+    assert all(torch.equal(restored[name], tensor) for name, tensor in own.items())
+
+
+def test_the_saved_student_is_the_trained_one(student: Path, workspace: Workspace) -> None:
+    config = FinetuneConfig(model=str(student), **SMALL)  # type: ignore[arg-type]
+    trained = open_model(student, device="cpu")
+    folder = finetune(trained, config, workspace, reporter=Recording())
+    opened, plain = open_model(folder, device="cpu"), open_model(student, device="cpu")
+    restore(plain)
+    linearize(plain.transformer, folder)
+    latents = torch.randn(1, 4, 3, 6, 4, generator=torch.Generator().manual_seed(0))
+    text = torch.zeros(1, 16, 16)
+    with torch.no_grad():
+        first, *others = (
+            model.transformer(latents, torch.tensor([500.0]), text, return_dict=False)[0]
+            for model in (trained, opened, plain)
+        )
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_diffusers_reads_the_lora_file(student: Path, workspace: Workspace, micro_model: LoadedModel) -> None:
+    folder = train(student, workspace)
+    micro_model.pipeline.load_lora_weights(str(folder))
+    attention = micro_model.transformer.get_submodule("blocks.1.attn1.to_q")
+    assert type(attention).__name__ == "Linear" and type(attention).__module__.startswith("peft")
+    assert attention.lora_B["default_0"].weight.abs().sum() > 0
+
+
+@pytest.mark.parametrize("settings", [{"method": "lora"}, {"method": "maps", "accumulate": 2}])
+def test_a_resumed_run_is_bit_equal(student: Path, workspace: Workspace, settings: dict[str, object]) -> None:
+    whole = train(student, workspace, **settings)
+    paused = Recording(pause_after=5)
+    with pytest.raises(Paused):
+        train(student, workspace, paused, **settings)
+    resumed = train(student, workspace, Recording(state=paused.saved), **settings)
+    assert bits(whole) == bits(resumed)
+
+
+def test_a_finetuned_student_is_finetuned_further(student: Path, workspace: Workspace) -> None:
+    first = train(student, workspace)
+    second = train(first, workspace, gradient_checkpointing=True)
+    record = json.loads((second / "finetune.json").read_text(encoding="utf-8"))
+    before = json.loads((first / "finetune.json").read_text(encoding="utf-8"))
+    assert record["velocity_error"]["before"]["error"] == pytest.approx(
+        before["velocity_error"]["after"]["error"], rel=1e-4
+    )
+
+
+def test_a_loss_that_is_not_finite_saves_nothing(
+    student: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.distillation.finetune import Lesson
+
+    loss = Lesson.loss
+    monkeypatch.setattr(Lesson, "loss", lambda self, state: loss(self, state) * float("nan"))
+    before = sorted(workspace.folder("students").iterdir())
+    with pytest.raises(Diverged, match="update 1"):
+        train(student, workspace)
+    assert sorted(workspace.folder("students").iterdir()) == before
+
+
+def test_bad_input_is_refused(student: Path, workspace: Workspace, micro_model: LoadedModel) -> None:
+    with pytest.raises(InputError, match="not a student"):
+        finetune(
+            micro_model,
+            FinetuneConfig(model=str(micro_model.folder)),
+            workspace,
+            reporter=Recording(),
+        )
+    with pytest.raises(InputError, match="4k"):
+        train(student, workspace, frames=8)
+    damaged = train(student, workspace)
+    lora = damaged / "pytorch_lora_weights.safetensors"
+    lora.write_bytes(lora.read_bytes()[:-4])
+    with pytest.raises(InputError, match="pytorch_lora_weights"):
+        open_model(damaged, device="cpu")
+
+
+def test_states_of_other_work_are_refused(student: Path, workspace: Workspace) -> None:
+    foreign = CheckpointState({}, {"work": "measure"})
+    with pytest.raises(InputError, match="checkpoint"):
+        train(student, workspace, Recording(state=foreign))
