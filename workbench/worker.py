@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.errors import Cancelled, Diverged, InputError, Paused, WorkbenchError
 from workbench.jobs import Job, Queue, memory, processes
-from workbench.jobs.dispatch import claim_next, now_text
+from workbench.jobs.dispatch import MIN_FREE_BYTES, claim_next, now_text
 from workbench.jobs.faults import fault_point
 from workbench.jobs.locks import HOLDER_NAME, JobLock, dispatch_lock, write_holder
 from workbench.jobs.room import require_disk
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 SAVE_ENVIRONMENT = "WORKBENCH_SAVE_SECONDS"
 STEPS_ENVIRONMENT = "WORKBENCH_STEPS"
-MIN_FREE_BYTES = 2_000_000
 RESULT_NAME = "result.json"
 
 

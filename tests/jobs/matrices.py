@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import statistics
 import time
@@ -28,13 +29,15 @@ from tests.jobs.harness import (
     wait_for,
     wait_until,
 )
+from workbench.errors import InputError
 from workbench.jobs import Queue
 from workbench.jobs.checkpoints import Checkpoint, Owner, load_newest, save_checkpoint
 from workbench.jobs.dispatch import claim_next
 from workbench.jobs.locks import is_held
-from workbench.jobs.processes import kill_worker
+from workbench.jobs.processes import holder_of, kill_worker
+from workbench.jobs.tensors import load_tensors, save_tensors
 from workbench.types import CheckpointState
-from workbench.workspace import Workspace
+from workbench.workspace import Workspace, read_json, write_json
 
 OWNER = Owner("demo", "0" * 64)
 STAGES = (
@@ -124,8 +127,11 @@ def stage_kill(folder: Path, stage: str, *, target: Target) -> StageKill:
         wait_until(marker.exists, what=f"stage {stage}")
         (job,) = queue.list()
         worker_alive = is_held(queue.folder(job.id)) and stage != "claimed"
+        killed = 0
         if target in ("worker", "both") and worker_alive:
-            wait_until(lambda: kill_worker(queue.folder(job.id)), seconds=10, what="the worker's name")
+            holder = wait_until(lambda: holder_of(queue.folder(job.id)), seconds=10, what="the worker's name")
+            killed = holder.pid
+            kill_worker(queue.folder(job.id))
         if target in ("app", "both") or not worker_alive:
             app.kill()
         Path(f"{marker}.go").touch()
@@ -133,7 +139,9 @@ def stage_kill(folder: Path, stage: str, *, target: Target) -> StageKill:
         again = app if untouched else AppProcess(folder, json.dumps(config))
         begun = time.monotonic()
         try:
-            wait_until(lambda: not dead_but_running(queue), seconds=25, what="the truth about dead workers")
+            wait_until(
+                lambda: not _claims_dead(queue, killed), seconds=25, what="the truth about dead workers"
+            )
             truth = time.monotonic() - begun
             ended = wait_until(lambda: next((job for job in queue.list() if job.ended), None), what="the end")
             (only,) = queue.list()
@@ -145,6 +153,13 @@ def stage_kill(folder: Path, stage: str, *, target: Target) -> StageKill:
         exact = ended.state == "cancelled" or (ended.result or {}).get("sha256") == expected
         twice = (folder / "TWICE").exists()
         return StageKill(stage, target, only.state, truth, exact, twice, found)
+
+
+def _claims_dead(queue: Queue, killed: int) -> bool:
+    """Whether a row says that the killed worker runs, or an active row has no holder at all."""
+    if killed and any(job.active and job.pid == killed for job in queue.list()):
+        return True
+    return bool(dead_but_running(queue))
 
 
 def resume_exact(folder: Path, *, stops: tuple[int, ...], steps: int = 40) -> dict[str, Any]:
@@ -245,6 +260,71 @@ def not_a_number(folder: Path, *, steps: tuple[int, ...]) -> dict[str, Any]:
             if job.state != "diverged" or job.step != step or not manifest or manifest["done"] != step - 1:
                 wrong.append(step)
     return {"runs": len(steps), "wrong": wrong}
+
+
+def full_disk(folder: Path, *, free_megabytes: tuple[float, ...]) -> dict[str, Any]:
+    """Start a job on a disk with so much room, see that all that existed stands, give room, see it end.
+
+    The job saves 3 MB at each of 4 steps and makes a bank of 5 MB; the room decides what fails.
+    """
+    wrong: list[str] = []
+    held = 0
+    for room in free_megabytes:
+        if not small_disk(folder, megabytes=32):
+            raise PermissionError("mounting is not allowed here")
+        try:
+            with a_queue(folder) as queue:
+                fault, was_held = _one_full_disk(queue, room)
+                held += was_held
+                wrong += [f"{room} MB: {fault}"] if fault else []
+        finally:
+            unmount(folder)
+    return {"points": len(free_megabytes), "held_for_room": held, "wrong": wrong}
+
+
+def _one_full_disk(queue: Queue, room: float) -> tuple[str, bool]:
+    config = {"steps": 4, "width": 512, "artefact": True, "artefact_bytes": 2_000_000}
+    root = queue.workspace.root
+    plan = root / "plans" / "mine.json"
+    write_json(plan, {"blocks": [1, 2, 3]})
+    with queue.workspace.new_folder("banks", name="older") as bank:
+        save_tensors(bank.path / "weights.safetensors", {"w": torch.ones(1000)})
+    job = queue.submit("demo", config)
+    filler = root / "filler"
+    with filler.open("wb") as file:
+        file.write(b"\0" * max(0, shutil.disk_usage(root).free - int(room * 1e6)))
+    said = ""
+
+    def settled() -> bool:
+        nonlocal said
+        try:
+            queue.dispatch()
+        except InputError as error:
+            said = str(error)
+        now = queue.get(job.id)
+        said = now.message if "MB" in now.message else said
+        return now.ended or bool(said)
+
+    wait_until(settled, what="the end or a word about the disk")
+    faults = []
+    if queue.table.read("PRAGMA quick_check")[0][0] != "ok":
+        faults.append("table damaged")
+    if read_json(plan, what="plan") != {"blocks": [1, 2, 3]}:
+        faults.append("plan damaged")
+    load_tensors(bank.final / "weights.safetensors", expected={"w": (1000,)})
+    before = queue.get(job.id).checkpoint_step
+    filler.unlink()
+    done = wait_for(queue, job.id)
+    if done.state != "done":
+        faults.append(f"{done.state}: {done.message}")
+    elif (done.result or {})["sha256"] != reference(queue.workspace, **config):
+        faults.append("another result")
+    found = [row for row in queue.metrics(job.id).rows if row.get("event") == "resumed"]
+    if before and found and found[-1]["done"] < before:
+        faults.append("went back before the last checkpoint")
+    if said and ("MB" not in said or ("workspace" not in said and root.name not in said)):
+        faults.append(f"unclear: {said}")
+    return "; ".join(faults), bool(said)
 
 
 def soak(folder: Path, *, jobs: int) -> dict[str, Any]:

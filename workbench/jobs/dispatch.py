@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -18,10 +19,11 @@ from workbench.jobs.manifests import newest_manifest, sweep_checkpoints
 from workbench.jobs.metrics import MetricsWriter, last_row
 from workbench.jobs.states import ACTIVE, MAX_ATTEMPTS
 from workbench.jobs.table import Table
-from workbench.workspace import Workspace
+from workbench.workspace import Workspace, disk_error
 
 KILL_SECONDS = 10.0
 LOG_LINES = 10
+MIN_FREE_BYTES = 2_000_000
 _ACTIVE = ", ".join(f"'{state}'" for state in ACTIVE)
 _NEXT = (
     f"SELECT id, claim, cwd, device FROM jobs WHERE state = 'queued' AND device NOT IN "
@@ -68,7 +70,11 @@ def claim_next(table: Table, *, only: str = "") -> sqlite3.Row | None:
 
 def start_next(table: Table, workspace: Workspace) -> Started | None:
     """Claim and start one job; the caller holds the dispatch lock. None when nothing can start."""
-    for candidate in table.read(_NEXT):
+    waiting = table.read(_NEXT)
+    if waiting and shutil.disk_usage(workspace.root).free < MIN_FREE_BYTES:
+        _tell(table, waiting[0]["id"], workspace)
+        return None
+    for candidate in waiting:
         folder = workspace.folder("jobs") / candidate["id"]
         folder.mkdir(parents=True, exist_ok=True)
         lock = _take_patiently(folder)
@@ -132,6 +138,19 @@ def _start(table: Table, workspace: Workspace, row: sqlite3.Row, lock: JobLock) 
             (process.pid, row["id"], row["claim"]),
         )
     return Started(row["id"], process)
+
+
+def _tell(table: Table, job_id: str, workspace: Workspace) -> None:
+    """Say in a waiting job's row that the disk has no room to start it; raise it where not even that fits."""
+    full = disk_error(workspace.root / "jobs", OSError(28, "No space left on device"), needed=MIN_FREE_BYTES)
+    try:
+        with table.write() as connection:
+            connection.execute(
+                "UPDATE jobs SET message = ? WHERE id = ? AND state = 'queued' AND message != ?",
+                (str(full), job_id, str(full)),
+            )
+    except WorkbenchError:
+        raise full from None
 
 
 def _fail(table: Table, job_id: str, message: str) -> None:

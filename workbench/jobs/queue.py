@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from workbench.jobs.locks import JobLock, dispatch_lock, is_held
 from workbench.jobs.metrics import NewRows, read_metrics
 from workbench.jobs.states import ACTIVE, RESUMABLE, State
 from workbench.jobs.table import Table
-from workbench.workspace import Workspace, new_id, write_json
+from workbench.workspace import DiskFull, Workspace, new_id, write_json
 
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM jobs"
 MAX_CONFIG_BYTES = 1_000_000
@@ -235,6 +236,9 @@ class Queue:
 
         Returns:
             the jobs that were started.
+
+        Raises:
+            DiskFull: the disk has no room to start a job, nor to say so in its row.
         """
         self._children = [child for child in self._children if child.poll() is None]
         started: list[str] = []
@@ -248,14 +252,18 @@ class Queue:
         return [self.get(job_id) for job_id in started]
 
     def tend(self) -> None:
-        """Dispatch if there is reason to: cheap enough to call at every look at the queue."""
+        """Dispatch if there is reason to: cheap enough to call at every look at the queue.
+
+        A full disk only means that nothing is started; `dispatch` says so.
+        """
         jobs = self.list(states=("queued", *ACTIVE))
         busy = {job.device for job in jobs if job.active}
         dead = any(job.active and not is_held(self.folder(job.id)) for job in jobs)
         if dead or any(
             job.state == "cancelling" or (job.state == "queued" and job.device not in busy) for job in jobs
         ):
-            self.dispatch()
+            with suppress(DiskFull):
+                self.dispatch()
 
     def metrics(self, job_id: str, *, after: int = 0) -> NewRows:
         """Return the rows behind the cursor `after`, and the next cursor; see `workbench.jobs.metrics`."""

@@ -32,6 +32,7 @@ ROW_SECONDS = 0.5
 SAVE_SECONDS = 30.0
 SAVE_SHARE = 0.05
 RETRY_SECONDS = 60.0
+AMPLE_SECONDS = 5.0
 POLL_SECONDS = 0.25
 BALLAST_BYTES = 256 * 1024
 
@@ -183,7 +184,8 @@ class JobReporter:
             if self._row()["stop"] == "cancel":
                 raise Cancelled("Cancelled while the disk was full; the last checkpoint stands.")
             free = _free(error.folder)
-            if free > free_then and free > error.needed + 2 * BALLAST_BYTES:
+            ample = free > error.needed + 2 * BALLAST_BYTES
+            if ample and (free > free_then or time.monotonic() - begun > AMPLE_SECONDS):
                 break
         self._make_ballast()
         self._try_update({"message": ""})
