@@ -280,6 +280,29 @@ def study(
     _queue("study", settings, title=f"{preset} study", workspace=workspace, as_json=as_json, detach=detach)
 
 
+@app.command()
+def evaluate(
+    model: ModelOption = "embedded",
+    suite: Annotated[
+        str, typer.Option("--suite", help="held-out: combinations never trained on.")
+    ] = "held-out",
+    num: Annotated[int, typer.Option("--num", help="Clips to generate and judge.")] = 50,
+    steps: StepsOption = None,
+    *,
+    swap_prompts: Annotated[
+        bool,
+        typer.Option("--swap-prompts", help="Judge each clip by another's prompt; scores must collapse."),
+    ] = False,
+    detach: DetachOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge from pixels how well a model's clips obey their prompts."""
+    settings = _stated(model=_name(model), suite=suite, num=num, steps=steps, swap_prompts=swap_prompts)
+    title = f"{num} {suite} prompts"
+    _queue("evaluate", settings, title=title, workspace=workspace, as_json=as_json, detach=detach)
+
+
 def _queue(
     kind: str, settings: dict[str, Any], *, title: str, workspace: Path | None, as_json: bool, detach: bool
 ) -> None:

@@ -18,6 +18,9 @@ from workbench.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 
 class ClipSize(NamedTuple):
@@ -40,7 +43,17 @@ class TokenGrid(NamedTuple):
         return self.frames * self.height * self.width
 
 
-class StrictModel(BaseModel):
+class _OneSentence(ModelMetaclass):
+    """Makes `Config(...)` in Python refuse as `Config.parse(...)` does."""
+
+    def __call__(cls, *arguments: Any, **fields: Any) -> Any:
+        try:
+            return super().__call__(*arguments, **fields)
+        except ValidationError as error:
+            raise InputError(f"{cls.__name__}: {_first_problem(cls, error)}") from None
+
+
+class StrictModel(BaseModel, metaclass=_OneSentence):
     """Base of every configuration and artefact: frozen, strict, no unknown keys, finite numbers."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -64,7 +77,7 @@ class StrictModel(BaseModel):
             raise InputError(f"{what} is not plain JSON data ({error}).") from None
 
 
-def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
+def _first_problem(model: Any, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"]) or "the document"
     if first["type"] == "extra_forbidden":

@@ -3,7 +3,7 @@
     generate ─ a clip                 plan ────── which operator each block gets (`workbench.planning`)
     capture ── what each head does    surgery ─── plan + bank → student folder
     measure ── cells → bank           compare ─── teacher and student, same prompt and seed
-                                      study ───── all of it, in order
+                                                      study ───── all of it, in order
 
 The app, the notebooks and the command line call these functions; a job calls them through `STEPS`.
 """
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from workbench import capture as capturing
-from workbench import comparison, distillation, models, operators, planning, sampling, surgery
+from workbench import comparison, distillation, evaluation, models, operators, planning, sampling, surgery
 from workbench.errors import InputError
 from workbench.types import CheckpointState, ClipSize, Reporter, SilentReporter, StrictModel
 from workbench.workspace import Workspace, new_id, write_json
@@ -280,6 +280,17 @@ class _StepReporter:
         self._outer.offer_sample(make)
 
 
+def evaluate(
+    config: evaluation.EvaluateConfig, workspace: Workspace, reporter: Reporter | None = None
+) -> Made:
+    """Judge a model's clips of a suite of prompts from their pixels."""
+    reporter = reporter or SilentReporter()
+    reporter.stage("loading the model", 1)
+    model = surgery.open_model(config.model)
+    folder = evaluation.evaluate(model, config, workspace, reporter=reporter)
+    return Made("evaluation", folder, evaluation.load(folder))
+
+
 @dataclass(frozen=True)
 class Step:
     """A kind of job: how its settings are validated, and what runs."""
@@ -295,6 +306,7 @@ STEPS: dict[str, Step] = {
     "surgery": Step(surgery.SurgeryConfig, build_student),
     "compare": Step(comparison.CompareConfig, compare),
     "study": Step(StudyConfig, study),
+    "evaluate": Step(evaluation.EvaluateConfig, evaluate),
 }
 
 

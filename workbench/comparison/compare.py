@@ -137,6 +137,9 @@ class _Named:
     def note(self, text: str) -> None:
         self._outer.note(text)
 
+    def offer_sample(self, make: Callable[[], Path]) -> None:
+        self._outer.offer_sample(make)
+
 
 def _record(pair: Pair, settings: GenerateConfig, teacher: Sample, student: Sample) -> Comparison:
     facts = pair.model.facts

@@ -1,0 +1,160 @@
+"""Evaluate a model on captioned scenes: generate, judge from pixels, keep verdicts and a contact sheet.
+
+Goes on clip by clip after an interruption.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from workbench.errors import InputError
+from workbench.evaluation.adherence import Verdicts, judge
+from workbench.evaluation.suite import ClipVerdicts, Prompt, held_out_suite, summarize
+from workbench.models import LoadedModel
+from workbench.models.prompts import has_closed_vocabulary
+from workbench.sampling import GenerateConfig, sample
+from workbench.types import CheckpointState, Reporter, SilentReporter, StrictModel
+from workbench.workspace import Workspace, read_json, write_json
+
+RESULT = "evaluation.json"
+SHEET = "sheet.png"
+SHEET_FRAMES = 5
+SHEET_COLUMNS = 2
+
+
+class EvaluateConfig(StrictModel):
+    """Which model to judge on which prompts.
+
+    Attributes:
+        model: registry name, folder or student folder of the embedded model.
+        suite: "held-out" holds attribute combinations that were never trained on.
+        num: clips.
+        suite_seed: which prompts are drawn; clip i is generated with seed i.
+        swap_prompts: judge each clip by another's prompt; the score must collapse.
+    """
+
+    model: str = "embedded"
+    suite: Literal["held-out"] = "held-out"
+    num: Annotated[int, Field(ge=1, le=10_000)] = 50
+    suite_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    guidance: Annotated[float, Field(ge=0, le=100)] | None = None
+    swap_prompts: bool = False
+
+
+def evaluate(
+    model: LoadedModel, config: EvaluateConfig, workspace: Workspace, *, reporter: Reporter | None = None
+) -> Path:
+    """Generate and judge the clips of a suite.
+
+    Returns:
+        The folder: evaluation.json, sheet.png.
+
+    Raises:
+        InputError: a model that does not know the world, or a swap of fewer than two clips.
+        Cancelled, Paused: when the reporter says so, after keeping the clips judged so far.
+    """
+    reporter = reporter or SilentReporter()
+    if not has_closed_vocabulary(model.facts):
+        raise InputError(
+            f"The suite {config.suite!r} is made of scenes of the embedded world, which {model.name} does "
+            "not know; evaluate the embedded model or a student of it."
+        )
+    if config.swap_prompts and config.num < 2:
+        raise InputError("Swapping prompts needs at least 2 clips; raise --num.")
+    prompts = held_out_suite(config.num, seed=config.suite_seed)
+    progress = _Progress(reporter.restore())
+    reporter.stage("clips", config.num)
+    for index in range(len(progress.verdicts), config.num):
+        asked = prompts[index]
+        judged_by = prompts[(index + 1) % config.num] if config.swap_prompts else asked
+        made = sample(model, _settings(config, asked))
+        progress.add(judge(made.frames, judged_by.scene), _strip(made.frames), made.seconds)
+        reporter.step(index + 1, state=progress.state, seconds=made.seconds)
+    return _write(model, config, prompts, progress, workspace)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Return the result of an evaluation as JSON data.
+
+    Raises:
+        InputError: no evaluation, or a damaged one.
+    """
+    return read_json(folder / RESULT, what=f"evaluation {folder.name}")
+
+
+def _settings(config: EvaluateConfig, asked: Prompt) -> GenerateConfig:
+    return GenerateConfig(
+        model=config.model, prompt=asked.prompt, seed=asked.seed, steps=config.steps, guidance=config.guidance
+    )
+
+
+def _strip(frames: np.ndarray) -> np.ndarray:
+    """Return a few frames of a clip side by side, [H, frames × W, 3]."""
+    chosen = np.linspace(0, len(frames) - 1, SHEET_FRAMES).round().astype(int)
+    return np.concatenate(list(frames[chosen]), axis=1)
+
+
+class _Progress:
+    """The clips judged so far."""
+
+    def __init__(self, state: CheckpointState | None) -> None:
+        self.verdicts: list[Verdicts] = []
+        self.strips: list[np.ndarray] = []
+        self.seconds: list[float] = []
+        if state is not None:
+            self.verdicts = [Verdicts(**one) for one in state.meta["verdicts"]]
+            self.seconds = list(state.meta["seconds"])
+            self.strips = list(state.tensors["strips"].numpy())
+
+    def add(self, verdicts: Verdicts, strip: np.ndarray, seconds: float) -> None:
+        self.verdicts.append(verdicts)
+        self.strips.append(strip)
+        self.seconds.append(seconds)
+
+    def state(self) -> CheckpointState:
+        import torch
+
+        meta = {"verdicts": [one.asked() for one in self.verdicts], "seconds": self.seconds}
+        return CheckpointState(tensors={"strips": torch.from_numpy(np.stack(self.strips))}, meta=meta)
+
+
+def _write(
+    model: LoadedModel,
+    config: EvaluateConfig,
+    prompts: list[Prompt],
+    progress: _Progress,
+    workspace: Workspace,
+) -> Path:
+    from PIL import Image
+
+    clips = []
+    for index, (asked, verdicts) in enumerate(zip(prompts, progress.verdicts, strict=True)):
+        judged_by = prompts[(index + 1) % config.num] if config.swap_prompts else asked
+        clips.append(
+            ClipVerdicts(asked.prompt, asked.seed, judged_by.prompt, verdicts, len(judged_by.scene.objects))
+        )
+    report = summarize(clips, swapped=config.swap_prompts).to_json()
+    rows = [
+        np.concatenate(progress.strips[first : first + SHEET_COLUMNS], axis=1)
+        for first in range(0, len(progress.strips) - SHEET_COLUMNS + 1, SHEET_COLUMNS)
+    ]
+    with workspace.new_folder("evaluations", name=model.name) as folder:
+        Image.fromarray(np.concatenate(rows or progress.strips, axis=0)).save(folder.path / SHEET)
+        document = {
+            **report,
+            "config": config.model_dump(mode="json"),
+            "model": {"name": model.name, "fingerprint": model.fingerprint},
+            "seconds_per_clip": round(float(np.median(progress.seconds)), 3),
+            "device": str(model.device),
+            "versions": {name: version(name) for name in ("torch", "diffusers")},
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(folder.path / RESULT, document)
+    return folder.final
