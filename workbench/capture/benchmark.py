@@ -1,8 +1,9 @@
 """What capturing costs: `python -m workbench.capture.benchmark --out docs/results/capture.json`.
 
-A transformer of the embedded model's architecture (1,280 tokens, 8 blocks, 6 heads, random weights) takes 8 steps
-with guidance on one thread, without decoding: plain, captured exactly, and captured with every fourth query. Time
-is the process's CPU time, the least of several rounds, so that other work on the machine counts less.
+A transformer of the embedded model's architecture (1,280 tokens, 8 blocks, 6 heads, random weights) takes 8
+steps with guidance on one thread, without decoding: plain, captured exactly, and captured with every fourth
+query. Time is the process's CPU time, the least of several rounds, so that other work on the machine counts
+less.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class Capture:
         Raises:
             InputError: no such block, head or token, or its row was not kept at this step.
         """
-        self._check_place(block, head, token)
+        self.check_place(block, head, token)
         step = self.default_step if step is None else step
         if not self.has_row(token, step=step, branch=branch):
             kept = ", ".join(map(str, self.manifest.row_queries)) or "none"
@@ -150,13 +150,32 @@ class Capture:
             scaled = self.tensors["rows"][place][self.manifest.row_queries.index(token)].float()
             row = scaled / scaled.sum()
         else:
-            query = self.tensors["kept_query"][block, token, head].float()
-            scores = self.tensors["kept_key"][block, :, head].float() @ query
-            row = torch.softmax(scores / query.shape[0] ** 0.5, dim=0)
+            query, key = self.kept(block)
+            scores = key[:, head] @ query[token, head]
+            row = torch.softmax(scores / query.shape[-1] ** 0.5, dim=0)
         result: NDArray[np.float32] = row.reshape(self.manifest.grid).numpy()
         return result
 
-    def _check_place(self, block: int, head: int, token: int) -> None:
+    def kept(self, block: int) -> tuple[Tensor, Tensor]:
+        """Return queries and keys of a block at the kept step, [N, heads, head_dim] each, float32.
+
+        Raises:
+            InputError: this capture kept none.
+        """
+        self.check_place(block, 0, 0)
+        if self.manifest.kept_step is None:
+            raise InputError(
+                f"Capture {self.folder.name} kept no queries and keys; "
+                "capture again with a larger max_megabytes."
+            )
+        return self.tensors["kept_query"][block].float(), self.tensors["kept_key"][block].float()
+
+    def check_place(self, block: int, head: int, token: int) -> None:
+        """Refuse a block, head or token that the capture does not have.
+
+        Raises:
+            InputError: names it and the range.
+        """
         for name, value, count in (
             ("Block", block, self.num_blocks),
             ("Head", head, self.num_heads),
