@@ -2,6 +2,7 @@
 
 from workbench.distillation.config import MeasureConfig
 from workbench.distillation.finetune import FinetuneConfig, finetune
+from workbench.distillation.implied import implied_row
 from workbench.distillation.measure import cell_name, measure
 from workbench.distillation.sensitivity import (
     CellSensitivity,
@@ -19,6 +20,7 @@ __all__ = [
     "SensitivityConfig",
     "cell_name",
     "finetune",
+    "implied_row",
     "load_sensitivity",
     "measure",
     "measure_sensitivity",
