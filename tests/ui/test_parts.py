@@ -177,3 +177,5 @@ def test_clips_play_in_sync(watched: Watched, bench: Server) -> None:
         "() => { const [a, b] = document.querySelectorAll('video'); return Math.abs(a.currentTime - b.currentTime); }"
     )
     assert apart <= 1 / 8, "clips may drift at most one frame"
+    page.wait_for_function("document.querySelector('video').currentTime > 1.6")
+    page.wait_for_function("document.querySelector('video').currentTime < 0.8", timeout=5000)

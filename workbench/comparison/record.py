@@ -133,11 +133,58 @@ def player_data(comparison: Comparison, address: Callable[[str], str] = str) -> 
                 "plan": list(clip.plan),
                 "url": address(clip.path),
                 "facts": [
-                    ["transformer", f"{clip.tflop:.3g}", "TFLOP"],
+                    ["transformer", *operations(clip.tflop)],
                     ["measured", f"{clip.seconds:.1f}", "s"],
                 ],
             }
             for clip in comparison.clips
         ],
+        "readouts": _readouts(comparison),
         "curves": {"psnr": list(comparison.metrics.psnr), "ssim": list(comparison.metrics.ssim)},
     }
+
+
+def operations(tflop: float) -> tuple[str, str]:
+    """Return a number of operations with its unit, three digits."""
+    for scale, unit in ((1e-3, "PFLOP"), (1.0, "TFLOP"), (1e3, "GFLOP")):
+        if tflop * scale >= 1:
+            return f"{tflop * scale:.3g}", unit
+    return f"{tflop * 1e6:.3g}", "MFLOP"
+
+
+def _readouts(comparison: Comparison) -> list[dict[str, str]]:
+    """Return the figures beside the clips: how near the student is, and what it costs."""
+    metrics, cost = comparison.metrics, comparison.cost
+    teacher, student = comparison.clips
+    equal = f"{metrics.equal_frames} of {len(metrics.psnr)} frames are equal" if metrics.equal_frames else ""
+    return [
+        {
+            "label": "PSNR",
+            "value": "equal" if metrics.mean_psnr is None else f"{metrics.mean_psnr:.1f}",
+            "unit": "" if metrics.mean_psnr is None else "dB",
+            "note": equal or "mean of all frames",
+        },
+        {
+            "label": "SSIM",
+            "value": f"{metrics.mean_ssim:.3f}".replace("0.", ".", 1),
+            "note": "mean of all frames",
+        },
+        {
+            "label": "attention",
+            "value": f"{100 * cost['attention_ratio']:.0f}",
+            "unit": "%",
+            "note": "of softmax FLOPs, counted",
+        },
+        {
+            "label": "transformer",
+            "value": f"{100 * cost['dit_ratio']:.0f}",
+            "unit": "%",
+            "note": "of all its FLOPs, counted",
+        },
+        {
+            "label": "time",
+            "value": f"{student.seconds / teacher.seconds:.2f}" if teacher.seconds else "–",
+            "unit": "×",
+            "note": f"{student.seconds:.1f} s for {teacher.seconds:.1f} s, one run each",
+        },
+    ]

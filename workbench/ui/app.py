@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -22,7 +23,7 @@ from workbench.ui.session import Study, adopt, restore
 from workbench.ui.theme import theme
 from workbench.workspace import Workspace
 
-HEAD = '<link rel="stylesheet" href="/workbench/static/workbench.css"><link rel="icon" href="/workbench/static/mark.svg">'
+HEAD = '<link rel="stylesheet" href="/workbench/static/workbench.css">'
 
 
 def build_app(workspace: Workspace, *, model: str = "embedded") -> FastAPI:
@@ -31,7 +32,8 @@ def build_app(workspace: Workspace, *, model: str = "embedded") -> FastAPI:
     Raises:
         InputError: the model is not known, or the workspace cannot be used.
     """
-    context = Context(workspace, model, Queue(workspace))
+    folder = Path(model).expanduser()
+    context = Context(workspace, str(folder.absolute()) if folder.is_dir() else model, Queue(workspace))
     context.facts  # noqa: B018  (an unknown model is refused before anything is served)
     app = FastAPI(
         routes=routes(workspace),

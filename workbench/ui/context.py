@@ -18,6 +18,7 @@ import gradio as gr
 
 from workbench.errors import InputError, WorkbenchError
 from workbench.jobs import Job, Queue
+from workbench.ui.presenters.commands import command_line, expected_seconds, priced, work_units
 from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -52,8 +53,18 @@ class Context:
 
         return model_facts(self.model)
 
+    def price(self, verb: str, kind: str, settings: Mapping[str, Any]) -> str:
+        """Return the word on a button with what it should take, judged by the last such job; else the word."""
+        sizes = {"num_blocks": self.facts.num_blocks, "default_steps": self.facts.default_steps}
+        units = work_units(kind, settings, **sizes)
+        jobs = [job for job in self.queue.list(states=("done",)) if self._is_of_model(job)]
+        return priced(verb, expected_seconds(jobs, kind, units, sizes=sizes))
+
+    def _is_of_model(self, job: Job) -> bool:
+        return job.kind == "compare" or job.config.get("model") == self.model
+
     def submit(self, kind: str, settings: Mapping[str, Any], *, title: str) -> Job:
-        """Check the settings as the step's config and queue it; the same work that is still under way is returned.
+        """Check the settings and queue the step; the same work that is still under way is returned instead.
 
         Raises:
             InputError: one sentence that names the setting.
@@ -68,7 +79,13 @@ class Context:
             return under_way[0]
         count = sum(job.kind == kind and job.config == config for job in self.queue.list())
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
-        job = self.queue.submit(kind, config, key=f"app-{kind}-{digest}-{count}", title=title)
+        job = self.queue.submit(
+            kind,
+            config,
+            key=f"app-{kind}-{digest}-{count}",
+            title=title,
+            command=command_line(kind, settings, self.workspace),
+        )
         self.queue.dispatch()
         return job
 

@@ -84,6 +84,19 @@ def find_student(context: Context, name: str) -> Student | None:
     return student
 
 
+def saved_plans(context: Context) -> list[tuple[str, Plan]]:
+    """Return the plans of this model that the workspace holds, newest first, by file name."""
+    from workbench.planning import load_file
+
+    plans = []
+    for path in sorted(context.workspace.folder("plans").glob("*.json"), reverse=True):
+        try:
+            plans.append((path.name, load_file(path, context.facts)))
+        except InputError:
+            continue
+    return plans
+
+
 def study_texts(context: Context, study: Study) -> dict[str, str]:
     """Return what the parts of a study are called in the study bar."""
     texts = {}

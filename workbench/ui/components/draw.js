@@ -106,7 +106,7 @@ export const paintBytes = (values, width, height, colours = massColours()) => {
 export const ticks = (low, high, count = 5) => {
   const raw = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map(k => k * power).find(k => k >= raw);
+  const step = [1, 2, 2.5, 5, 10].map(k => k * power).find(k => k >= raw);
   const first = Math.ceil(low / step - 1e-9) * step;
   return Array.from({ length: Math.floor((high - first) / step + 1e-9) + 1 }, (_, i) => +(first + i * step).toPrecision(12));
 };

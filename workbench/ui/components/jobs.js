@@ -5,7 +5,7 @@ import { lossChart } from './loss.js';
 
 const KINDS = ['capture', 'measure', 'surgery', 'generate', 'compare', 'study'];
 const progress = job => {
-  const words = job.message && !isLive(job.state) ? job.message : job.stage ? `${job.stage}${job.steps > 1 ? `, ${job.step.toLocaleString('en')} of ${job.steps.toLocaleString('en')}` : ''}` : '';
+  const words = job.state === 'done' ? job.result : job.message && !isLive(job.state) ? job.message : job.stage ? `${job.stage}${job.steps > 1 ? `, ${job.step.toLocaleString('en')} of ${job.steps.toLocaleString('en')}` : ''}` : '';
   return `<span class="muted clipped">${text(words)}</span>${isLive(job.state) && job.state !== 'queued' ? `<div class="progress" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" aria-valuenow="${Math.round(job.done * 100)}" style="--done:${(job.done * 100).toFixed(1)}%"><i></i></div>` : ''}`;
 };
 const row = (job, chosen) => `<tr data-job="${text(job.id)}" aria-selected="${job.id === chosen}" tabindex="0">
@@ -50,7 +50,7 @@ export const mount = (element, host) => {
     find('.job-title').textContent = job.title;
     find('.job-id').textContent = job.id;
     find('[data-verb=cancel-chosen]').hidden = !isLive(job.state);
-    const facts = [['state', job.state], ['stage', job.stage || '–'], ['step', job.steps ? `${job.step.toLocaleString('en')} of ${job.steps.toLocaleString('en')}` : '–'], ['time', duration(job.seconds) || '–'], ['left', (isLive(job.state) && duration(job.left)) || '–']];
+    const facts = [['state', job.state], ['stage', job.stage || '–'], ['step', job.steps > 1 ? `${job.step.toLocaleString('en')} of ${job.steps.toLocaleString('en')}` : '–'], ['time', duration(job.seconds) || '–'], ['left', (isLive(job.state) && duration(job.left)) || '–']];
     find('.job-facts').innerHTML = facts.map(([name, value]) => `<div><dt>${name}</dt><dd class="clipped">${text(value)}</dd></div>`).join('');
   };
   const follow = async (force = false) => {

@@ -82,7 +82,7 @@ export const mount = (element, host) => {
     if (!selection.patch || selection.patch.some((at, axis) => at >= value.grid[axis])) selection.patch = [Math.floor(frames / 2), Math.floor(rows / 2), Math.floor(columns / 2)];
     element.innerHTML = `<section class="panel"><header class="panel-head"><h2>Where this patch looks</h2><span class="hint">click a patch</span><div class="end"><label class="toggle"><input type="checkbox" class="mean">mean of heads</label></div></header>
       <div class="panel-body"><div class="patch-view"><div class="patch-main"><canvas class="frame-view" width="${Math.round(448)}" height="${Math.round((448 * rows) / columns)}" style="${ratio}" tabindex="0" role="img" aria-label="Frame; click a patch, arrows move it"></canvas>
-        <div class="line-of"><span class="patch-text muted"></span><label class="toggle mass-toggle"><input type="checkbox" class="show-mass">mass</label></div><dl class="readouts mass-split"></dl><div class="colour-bar">0<i class="mass-bar"></i>max mass</div></div>
+        <div class="line-of"><span class="patch-text muted"></span><label class="toggle mass-toggle"><input type="checkbox" class="show-mass">mass here</label></div><dl class="readouts mass-split"></dl><div class="colour-bar">0<i class="mass-bar"></i>max mass</div></div>
         <div class="overlays">${Array.from({ length: frames }, (_, f) => `<button type="button" class="overlay-frame" data-frame="${f}" aria-pressed="false"><canvas width="160" height="${Math.round((160 * rows) / columns)}" style="${ratio}"></canvas><span>frame ${f} <b></b></span></button>`).join('')}</div></div></div></section>`;
     const view = element.querySelector('.frame-view');
     const move = (dy, dx) => {

@@ -1,11 +1,11 @@
 /* Clips in sync: side by side, wipe, difference; one transport, one curve for all.
-   value: {clips: [{role, name, plan, url, facts: [[label, value, unit]]}], prompt, seed, fps, frames, curves: {psnr: [..], ssim: [..]}}
+   value: {clips: [{role, name, plan, url, facts: [[label, value, unit]]}], readouts: [{label, value, unit, note}], prompt, seed, fps, frames, curves: {psnr: [..], ssim: [..]}}
    The first clip is the reference; the curves compare the second with it, frame by frame. */
 import { chart, chartX, empty, icon, onSegment, planOperator, segmented, swatch, text, ticks } from './draw.js';
 
 const MODES = [['side', 'side by side'], ['wipe', 'wipe'], ['difference', 'difference']];
 const SPEEDS = [['0.25', '¼×'], ['0.5', '½×'], ['1', '1×'], ['2', '2×']];
-const NOTES = { side: '', wipe: 'drag over the clip: teacher on the left, student on the right', difference: 'teacher minus student; black is equal' };
+const NOTES = { side: '', wipe: 'drag over the clip: teacher on the left, student on the right', difference: 'teacher minus student, amplified 4×; black is equal' };
 
 const figure = (clip, place) => `<figure class="clip" data-place="${place}">
   <div class="screen"><video src="${text(clip.url)}" muted playsinline preload="auto" tabindex="-1" aria-label="Clip of the ${text(clip.name)}"></video>
@@ -16,8 +16,8 @@ const figure = (clip, place) => `<figure class="clip" data-place="${place}">
 const frame = value => `<section class="panel player" tabindex="-1" aria-label="Clips">
   <header class="panel-head mode-line">${segmented('Mode', MODES, 'side')}<span class="hint mode-note"></span>
     <div class="end">${segmented('Speed', SPEEDS, '1')}<button type="button" class="button icon-only" data-verb="loop" aria-pressed="true" aria-label="Loop">${icon('loop')}</button></div></header>
-  <div class="panel-body"><p class="row-prompt"><b>${text(value.prompt)}</b> <span class="muted">seed ${text(value.seed)}</span>${value.page ? ` <a class="page-link" href="${text(value.page)}" target="_blank" rel="noopener">Open as a page</a>` : ''}</p>
-    <div class="clip-grid">${value.clips.map(figure).join('')}</div></div>
+  <div class="panel-body"><p class="row-prompt line-of"><b>${text(value.prompt)}</b> <span class="muted">seed ${text(value.seed)}</span>${value.page ? ` <a class="button quiet small page-link" href="${text(value.page)}" target="_blank" rel="noopener">Open as a page</a>` : ''}</p>
+    <div class="clip-stage"><div class="clip-grid">${value.clips.map(figure).join('')}</div>${value.readouts?.length ? `<dl class="readouts clip-readouts">${value.readouts.map(r => `<div class="readout"><dt>${text(r.label)}</dt><dd>${text(r.value)} <small>${text(r.unit ?? '')}</small></dd><div class="note">${text(r.note ?? '')}</div></div>`).join('')}</dl>` : ''}</div></div>
   <div class="scrub"><div class="transport">
       <button type="button" class="button quiet icon-only" data-verb="back" aria-label="One frame back">${icon('back')}</button>
       <button type="button" class="button icon-only" data-verb="play" aria-label="Play">${icon('play')}</button>
@@ -54,6 +54,7 @@ const run = (element, value) => {
   let alive = true;
 
   const time = number => (number + 0.5) / value.fps;
+  lead.addEventListener('loadedmetadata', () => root.style.setProperty('--ratio', (lead.videoWidth / lead.videoHeight).toFixed(4)));
   const seek = number => {
     view.frame = ((number % value.frames) + value.frames) % value.frames;
     videos.forEach(video => (video.currentTime = time(view.frame)));
@@ -77,24 +78,29 @@ const run = (element, value) => {
       videos.slice(1).forEach(video => {
         if (Math.abs(video.currentTime - lead.currentTime) > 0.5 / value.fps) video.currentTime = lead.currentTime;
       });
-      if (lead.ended || view.frame >= last && lead.currentTime >= lead.duration - 1e-3) {
-        if (view.loop) {
-          videos.forEach(video => (video.currentTime = 0));
-          videos.forEach(video => video.play().catch(() => {}));
-        } else play(false);
-      }
       paint();
     }
-    if ('requestVideoFrameCallback' in lead && view.playing && !lead.ended) lead.requestVideoFrameCallback(follow);
-    else setTimeout(() => requestAnimationFrame(follow), 30);
+    if ('requestVideoFrameCallback' in lead) lead.requestVideoFrameCallback(follow);
+    else requestAnimationFrame(follow);
   };
+
+  lead.addEventListener('ended', () => {
+    if (!view.playing) return;
+    if (!view.loop) {
+      view.frame = last;
+      play(false);
+      return;
+    }
+    videos.forEach(video => (video.currentTime = 0));
+    videos.forEach(video => video.play().catch(() => {}));
+  });
 
   const series = () => value.curves[view.metric];
   const curve = chart(find('.curve'), () => {
     const values = series();
     const finite = values.filter(v => v != null);
     const [low, high] = view.metric === 'ssim' ? [Math.min(0.9, ...finite) - 0.02, 1] : [Math.min(...finite) - 2, Math.max(...finite) + 2];
-    const yTicks = ticks(low, high, 3);
+    const yTicks = ticks(low, high, 4);
     return {
       height: 120, x: [0, Math.max(1, last)], y: [low, high],
       xTicks: ticks(0, last, 6).filter(Number.isInteger), yTicks,

@@ -14,6 +14,7 @@ from workbench.ui.readers import read_capture
 from workbench.ui.session import Study
 
 PROMPT = "a red ball"
+QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
 
 
 def build(context: Context, study: gr.State) -> None:
@@ -41,6 +42,10 @@ def build(context: Context, study: gr.State) -> None:
         }
         context.submit("capture", settings, title=prompt)
 
+    def price(steps: float) -> Any:
+        """Answer the button with its price."""
+        return gr.update(value=context.price("Capture", "capture", {"steps": steps}))
+
     with gr.Column(elem_id="page-attention", elem_classes="page-column"):
         with gr.Row(elem_classes="page-head"):
             title("Attention")
@@ -56,17 +61,18 @@ def build(context: Context, study: gr.State) -> None:
         heads = HEADS.build({})
 
     asked = [prompt, seed, steps]
-    start.click(capture, asked, None, api_name="capture", show_progress="hidden", concurrency_limit=None)
-    prompt.submit(
-        capture, asked, None, api_visibility="private", show_progress="hidden", concurrency_limit=None
-    )
+    start.click(capture, asked, None, api_name="capture", **QUIET)
+    prompt.submit(capture, asked, None, api_visibility="private", **QUIET)
+
+    steps.change(price, steps, start, api_visibility="private", trigger_mode="always_last", **QUIET)
 
     def show(chosen: Study) -> list[Any]:
         if not chosen.capture:
-            return maps.no_capture()
+            return [*maps.no_capture(), price(facts.default_steps)]
         try:
-            return maps.attention_page(read_capture(context, chosen.capture), workspace=context.workspace)
+            shown = maps.attention_page(read_capture(context, chosen.capture), workspace=context.workspace)
         except InputError as error:
-            return maps.no_capture(str(error))
+            shown = maps.no_capture(str(error))
+        return [*shown, price(facts.default_steps)]
 
-    context.refreshes.append(Refresh(show, [sprites, overlay, heads]))
+    context.refreshes.append(Refresh(show, [sprites, overlay, heads, start]))

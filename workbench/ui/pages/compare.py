@@ -10,7 +10,7 @@ from workbench.errors import InputError
 from workbench.ui.components import PLAYER, title
 from workbench.ui.context import Context, Refresh, refusing, whole_number
 from workbench.ui.media import media_url
-from workbench.ui.readers import find_comparison, find_student
+from workbench.ui.readers import find_comparison, find_student, read_bank, saved_plans
 from workbench.ui.session import Study, newest
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
@@ -31,18 +31,16 @@ def build(context: Context, study: gr.State) -> None:
     facts = context.facts
 
     @refusing
-    def compare(prompt: str, seed: float, steps: float, student: str) -> None:
+    def compare(prompt: str, seed: float, steps: float, student: str, chosen: Study) -> None:
         """Queue the two clips of one prompt and seed."""
-        if student not in newest(context.workspace, "student"):
-            raise InputError("No student is chosen; make one on the Plan page first.")
-        folder = context.workspace.folder("students") / student
         settings = {
-            "model": str(folder),
+            **other_side(context, student, chosen),
             "prompt": prompt,
             "seed": whole_number(seed, what="Seed"),
             "steps": whole_number(steps, what="Steps"),
         }
-        context.submit("compare", settings, title=f"{prompt} · {student_name(context, student)}")
+        named = dict((value, label) for label, value in students(context)).get(student, student)
+        context.submit("compare", settings, title=f"{prompt} · {named}")
 
     @refusing
     def open_other(name: str, chosen: Study) -> list[Any]:
@@ -69,28 +67,54 @@ def build(context: Context, study: gr.State) -> None:
         with gr.Row(elem_classes="page-foot"):
             others = gr.Dropdown([], label="comparisons", elem_classes="wide", interactive=True)
 
-    asked = [prompt, seed, steps, student]
+    def price(steps: float) -> Any:
+        """Answer the button with its price."""
+        return gr.update(value=context.price("Compare", "compare", {"steps": steps}))
+
+    steps.change(price, steps, start, api_visibility="private", trigger_mode="always_last", **QUIET)
+    asked = [prompt, seed, steps, student, study]
     start.click(compare, asked, None, api_name="compare", **QUIET)
     prompt.submit(compare, asked, None, api_visibility="private", **QUIET)
     others.input(open_other, [others, study], [study, player], api_visibility="private", **QUIET)
 
     def show(chosen: Study) -> list[Any]:
-        names = newest(context.workspace, "student")
-        choices = [(student_name(context, name), name) for name in names]
+        choices = students(context)
+        chosen_now = f"student/{chosen.student}" if chosen.student else None
         made = newest(context.workspace, "comparison")
         return [
-            gr.update(choices=choices, value=chosen.student or None),
+            gr.update(choices=choices, value=chosen_now),
             player_value(context, chosen),
             gr.update(choices=made, value=chosen.comparison or None, visible=len(made) > 1),
+            price(facts.default_steps),
         ]
 
-    context.refreshes.append(Refresh(show, [student, player, others]))
+    context.refreshes.append(Refresh(show, [student, player, others, start]))
 
 
-def student_name(context: Context, name: str) -> str:
-    """Return what a student is called, its id where it cannot be read."""
-    found = find_student(context, name)
-    return found.name if found else name
+def students(context: Context) -> list[tuple[str, str]]:
+    """Return what can stand beside the teacher: students, and saved plans over the measured cells."""
+    found = [(name, find_student(context, name)) for name in newest(context.workspace, "student")]
+    made = [(student.name, f"student/{name}") for name, student in found if student]
+    plans = [(f"plan {plan.name or plan.short_name}", f"plan/{file}") for file, plan in saved_plans(context)]
+    return made + plans
+
+
+def other_side(context: Context, choice: Any, chosen: Study) -> dict[str, str]:
+    """Return the settings that name the student: its folder, or a plan with the bank of the study.
+
+    Raises:
+        InputError: nothing is chosen, it is gone, or a plan lacks measured cells.
+    """
+    kind, _, name = choice.partition("/") if isinstance(choice, str) else ("", "", "")
+    if kind == "student" and name in newest(context.workspace, "student"):
+        return {"model": str(context.workspace.folder("students") / name)}
+    if kind == "plan" and name in dict(saved_plans(context)):
+        bank = read_bank(context, chosen)
+        if bank is None:
+            raise InputError("A plan needs measured cells; measure them on the Plan page first.")
+        path = context.workspace.folder("plans") / name
+        return {"model": context.model, "plan": str(path), "bank": str(bank.folder)}
+    raise InputError("No student is chosen; make one on the Plan page first.")
 
 
 def player_value(context: Context, chosen: Study) -> dict[str, Any]:

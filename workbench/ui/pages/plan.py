@@ -55,7 +55,7 @@ def measure_form(context: Context, study: gr.State) -> None:
     start.click(measure, [*asked, study], None, api_name="measure", **QUIET)
     for field in asked:
         field.change(price, asked, start, api_visibility="private", trigger_mode="always_last", **QUIET)
-    context.refreshes.append(Refresh(lambda _: gr.update(value="Measure"), [start]))
+    context.refreshes.append(Refresh(lambda _: price("all", ["R4", "linear"], plans.UPDATES), [start]))
 
 
 def paint_form(context: Context, study: gr.State) -> None:

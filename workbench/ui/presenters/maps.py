@@ -106,10 +106,10 @@ def attention_row(capture: Capture, question: Mapping[str, Any]) -> dict[str, An
     by_frame = row.reshape(grid.frames, -1).sum(axis=1)
     place = row[:, patch[1], patch[2]].sum() - row[tuple(patch)]
     readouts = [
-        ["in its own frame", by_frame[patch[0]]],
-        ["in other frames", 1 - by_frame[patch[0]]],
-        ["same place, other frames", place],
-        ["in the first frame", by_frame[0]],
+        ["own frame", by_frame[patch[0]]],
+        ["other frames", 1 - by_frame[patch[0]]],
+        ["same place", place],
+        ["first frame", by_frame[0]],
     ]
     return {
         "bytes": _encode(row / max(float(np.quantile(row, 0.999)), 1e-12)),

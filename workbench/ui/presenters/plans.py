@@ -112,9 +112,9 @@ def plan_summary(plan: Plan, bank: Bank | None, facts: ModelFacts) -> dict[str, 
             "note": "of all its FLOPs",
         },
         {
-            "label": "mean error",
+            "label": "measured error",
             "value": "–" if error is None else fraction(error),
-            "note": "measured, over all blocks" if error is not None else "has unmeasured cells",
+            "note": "mean of all blocks" if error is not None else "unmeasured cells",
         },
         {
             "label": "converted",
@@ -174,12 +174,16 @@ def measure_settings(
 
 
 def measure_verb(context: Context, blocks: str, rates: Sequence[str], updates: float) -> str:
-    """Return the word on the button, with the number of cells."""
+    """Return the word on the button: how many cells, and what they should take."""
     from workbench.planning import parse_blocks
 
     everything = blocks.strip().lower() in ("", "all")
     try:
-        count = context.facts.num_blocks if everything else len(parse_blocks(blocks, context.facts))
+        chosen = (
+            list(range(context.facts.num_blocks)) if everything else list(parse_blocks(blocks, context.facts))
+        )
     except InputError:
         return "Measure"
-    return f"Measure {count * len(rates)} cells"
+    count = len(chosen) * len(rates)
+    settings = {"blocks": chosen, "rates": rates, "updates": updates}
+    return context.price(f"Measure {count} cell{'' if count == 1 else 's'}", "measure", settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.jobs import Job, Queue
@@ -33,7 +34,16 @@ def job_view(job: Job) -> dict[str, Any]:
         "seconds": round(seconds, 1) if job.started else None,
         "made": short_time(job.created),
         "message": job.message,
+        "result": made_of(job),
     }
+
+
+def made_of(job: Job) -> str:
+    """Return the name of what a job made, "" where it made nothing."""
+    paths = [Path(value) for value in (job.result or {}).values() if isinstance(value, str) and "/" in value]
+    if not paths:
+        return ""
+    return paths[0].parent.name if paths[0].suffix else paths[0].name
 
 
 def short_time(text: str) -> str:

@@ -1,0 +1,43 @@
+"""The command shown for a job is one that the command line takes."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+import typer
+
+from workbench.cli import app
+from workbench.ui.presenters.commands import command_line, expected_seconds, priced, work_units
+from workbench.workspace import Workspace
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("capture", {"model": "embedded", "prompt": "a 'red' ball; rm -rf $HOME", "seed": 3, "steps": 2}),
+        (
+            "measure",
+            {"model": "embedded", "blocks": [0, 5], "rates": ["R4", "linear"], "updates": 8, "extend": None},
+        ),
+        ("surgery", {"plan": "/tmp/a plan.json", "bank": "/tmp/bank", "name": ""}),
+        ("compare", {"model": "/tmp/student", "prompt": "a ball", "seed": 0, "steps": 2}),
+        ("compare", {"model": "m", "plan": "p", "bank": "b", "prompt": "a ball", "seed": 0, "steps": 2}),
+    ],
+)
+def test_the_command_line_takes_it(kind: str, settings: dict[str, object], workspace: Workspace) -> None:
+    words = shlex.split(command_line(kind, settings, workspace))
+    assert words[:2] == ["workbench", kind]
+    command = typer.main.get_command(app).commands[kind]  # type: ignore[attr-defined]
+    context = command.make_context(kind, words[2:], resilient_parsing=False)
+    for name in ("prompt", "seed", "steps", "updates"):
+        if name in settings:
+            assert context.params[name] == settings[name]
+
+
+def test_prices_come_from_earlier_jobs_only() -> None:
+    sizes = {"num_blocks": 10, "default_steps": 20}
+    assert expected_seconds([], "capture", 20, sizes=sizes) is None
+    assert work_units("measure", {"blocks": None, "rates": ["R4"], "updates": 5}, **sizes) == 50
+    assert priced("Capture", None) == "Capture" and priced("Capture", 13.2) == "Capture, about 13 s"
+    assert priced("Measure", 600) == "Measure, about 10 min"
