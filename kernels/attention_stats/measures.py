@@ -67,7 +67,7 @@ def finish(
     rows: Tensor,
     tokens: int,
 ) -> AttentionStats:
-    """Assemble the result from means over queries; ``frame_pairs`` [B, H, T, T] is mass from frame to frame."""
+    """Assemble the result from means over queries; ``frame_pairs`` [B, H, T, T] is mass between frames."""
     frames = frame_pairs.shape[-1]
     index = torch.arange(frames, device=frame_pairs.device)
     apart = (index.reshape(-1, 1) - index).abs().flatten()

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
+
+import torch
 from torch import Tensor
 
 from kernels.hybrid_attention import reference, rehyat, sdpa, validation
 from kernels.hybrid_attention.feature_map import MapParameters, apply_feature_map
 from kernels.hybrid_attention.fused_softmax import softmax_backend
+from kernels.hybrid_attention.triton_tiles import why_not
 from kernels.hybrid_attention.validation import ChunkSpec
 
 
-def resolve_impl(query: Tensor, *, rate: int | None, impl: str = "auto") -> str:
+def resolve_impl(
+    query: Tensor,
+    *,
+    rate: int | None,
+    impl: str = "auto",
+    num_features: int | None = None,
+    hidden: int | None = None,
+) -> str:
     """Name the implementation that the hybrid operators of this package run for ``query``.
 
     Args:
         query: [B, N, H, D].
         rate: softmax rate; None is linear.
         impl: ``auto`` chooses by device, dtype and shape; any other choice is checked and returned.
+        num_features: F, where known; 2 D is assumed otherwise.
+        hidden: width of the hidden layer of a feature map, where phi runs inside.
 
     Returns:
-        ``reference`` or ``sdpa``.
+        ``reference``, ``sdpa`` or ``triton``.
 
     Raises:
         ValueError: if a forced choice is unknown or cannot run, with the reason.
@@ -27,15 +41,30 @@ def resolve_impl(query: Tensor, *, rate: int | None, impl: str = "auto") -> str:
     validation.check_operator(rate, "lse", impl)
     if impl == "reference":
         return impl
-    if impl == "triton":
-        raise ValueError("impl 'triton' is not available in this version, use 'auto', 'sdpa' or 'reference'")
     has_fused = softmax_backend(query, query if rate is None else query[:, ::rate]) is not None
-    if impl == "sdpa" and not has_fused:
+    obstacle = _why_not_triton(query, num_features or 2 * query.shape[-1], hidden)
+    if not has_fused and (impl == "sdpa" or (impl == "triton" and obstacle is None)):
         raise ValueError(
-            f"impl 'sdpa' cannot run {query.dtype} with head_dim {query.shape[-1]} on {query.device}: no "
+            f"impl {impl!r} cannot run {query.dtype} with head_dim {query.shape[-1]} on {query.device}: no "
             "fused attention of torch serves it, use impl 'reference'"
         )
+    if impl == "triton" and obstacle is not None:
+        raise ValueError(f"impl 'triton' cannot run here: {obstacle}")
+    if impl != "auto":
+        return impl
+    if obstacle is None and query.is_cuda and query.dtype != torch.float32 and has_fused:
+        return "triton"
     return "sdpa" if has_fused else "reference"
+
+
+def _why_not_triton(query: Tensor, num_features: int, hidden: int | None) -> str | None:
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if not query.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"it needs a CUDA device, got {query.device}"
+    if query.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"it needs float32, bfloat16 or float16, got {query.dtype}"
+    return why_not(head_dim=query.shape[-1], hidden=hidden, features=num_features)
 
 
 def hybrid_attention(
@@ -78,9 +107,15 @@ def hybrid_attention(
         query_features = key_features = None
     else:
         validation.check_features(query, key, query_features, key_features)
-    run = {"reference": reference.hybrid_attention_reference, "sdpa": sdpa.hybrid_attention_sdpa}
-    chosen = run[resolve_impl(query, rate=rate, impl=impl)]
-    return chosen(query, key, value, query_features, key_features, rate=rate, stabilizer=stabilizer)
+    num_features = None if query_features is None else query_features.shape[3]
+    chosen = resolve_impl(query, rate=rate, impl=impl, num_features=num_features)
+    tensors = (query, key, value, query_features, key_features)
+    if chosen == "triton":
+        from kernels.hybrid_attention import triton_host
+
+        return triton_host.hybrid_attention_triton(*tensors, rate=rate, stabilizer=stabilizer)
+    run = sdpa.hybrid_attention_sdpa if chosen == "sdpa" else reference.hybrid_attention_reference
+    return run(*tensors, rate=rate, stabilizer=stabilizer)
 
 
 def hybrid_attention_from_maps(
@@ -102,19 +137,28 @@ def hybrid_attention_from_maps(
     validation.check_operator(rate, stabilizer, impl)
     validation.check_query_key_value(query, key, value)
     validation.check_maps(query, query_map, key_map)
-    chosen = resolve_impl(query, rate=rate, impl=impl)
+    chosen = resolve_impl(
+        query,
+        rate=rate,
+        impl=impl,
+        num_features=query_map.num_features,
+        hidden=max(query_map.weight_1.shape[2], key_map.weight_1.shape[2]),
+    )
+    tensors = (query, key, value)
+    if chosen == "triton":
+        from kernels.hybrid_attention import triton_host
+
+        return triton_host.hybrid_attention_from_maps_triton(
+            *tensors, query_map, key_map, rate=rate, stabilizer=stabilizer
+        )
     if chosen == "sdpa":
         return sdpa.hybrid_attention_from_maps_sdpa(
-            query, key, value, query_map, key_map, rate=rate, stabilizer=stabilizer
+            *tensors, query_map, key_map, rate=rate, stabilizer=stabilizer
         )
-    if rate == 1:
-        return reference.hybrid_attention_reference(
-            query, key, value, None, None, rate=rate, stabilizer=stabilizer
-        )
-    features = apply_feature_map(query, query_map), apply_feature_map(key, key_map)
-    return reference.hybrid_attention_reference(
-        query, key, value, *features, rate=rate, stabilizer=stabilizer
+    features = (
+        (None, None) if rate == 1 else (apply_feature_map(query, query_map), apply_feature_map(key, key_map))
     )
+    return reference.hybrid_attention_reference(*tensors, *features, rate=rate, stabilizer=stabilizer)
 
 
 def rehyat_attention(

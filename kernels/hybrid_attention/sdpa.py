@@ -160,11 +160,11 @@ class HybridMerge(torch.autograd.Function):
         grad_query, grad_key, grad_value = grads
         if weight is not None:
             grad_peak = (softmax_grad * (merged - own)).sum(dim=-1) / math.sqrt(query.shape[-1])
-            grad_query, grad_key = _add_peak_gradient(grad_query, grad_key, query, key, grad_peak, peak)
+            grad_query, grad_key = add_peak_gradient(grad_query, grad_key, query, key, grad_peak, peak)
         return grad_query, grad_key, grad_value, grad_sum, grad_mass, None
 
 
-def _add_peak_gradient(
+def add_peak_gradient(
     grad_query: Tensor, grad_key: Tensor, query: Tensor, key: Tensor, grad_peak: Tensor, peak: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Add the gradient that the row maximum q_i.k_peak carries; ``index_add`` order varies on CUDA."""

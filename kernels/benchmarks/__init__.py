@@ -1,0 +1,1 @@
+"""Measurements of the kernels: correctness first, then time, written to JSON with hardware and versions."""

@@ -1,0 +1,175 @@
+"""The Triton kernels against the fp64 formula: on a GPU, or through Triton's interpreter on a CPU in fp32.
+
+Run by ``test_triton.py``, which chooses the device; not collected by itself.
+"""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kernels.hybrid_attention import hybrid_attention, hybrid_attention_from_maps, resolve_impl
+from tests.kernels.inputs import draw_features, draw_maps, draw_qkv, error_in_eps, poisoned_memory
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+DTYPES = [torch.float32] if INTERPRETED else [torch.bfloat16, torch.float16, torch.float32]
+HEAD_DIMS = [16] if INTERPRETED else [32, 64, 128]
+TOKENS = [1, 75] if INTERPRETED else [1, 77, 1000]
+RATES = [None, 1, 2, 3, 8, 100]
+FORWARD_EPS, GRADIENT_EPS = 16, 100
+
+
+def bound(dtype, in_eps):
+    """Products of bf16 and fp16 round their operands a few times; fp32 sums of many terms grow with their number."""
+    return in_eps if dtype == torch.float32 else 4
+
+
+def draw(tokens, head_dim, dtype, **choices):
+    inputs = draw_qkv(tokens, heads=2, head_dim=head_dim, dtype=dtype, device=DEVICE)
+    return inputs, draw_maps(inputs[0], dtype=torch.float32, **choices)
+
+
+def widen(inputs, maps):
+    names = ("weight_1", "bias_1", "weight_2", "bias_2", "log_scale")
+    wide = [replace(m, **{name: getattr(m, name).double() for name in names}) for m in maps]
+    return [x.double() for x in inputs], wide
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head_dim", HEAD_DIMS)
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("stabilizer", ["lse", "rowmax"])
+@pytest.mark.parametrize("rate", RATES)
+def test_forward_from_maps(rate, stabilizer, tokens, head_dim, dtype):
+    inputs, maps = draw(tokens, head_dim, dtype)
+    wide_inputs, wide_maps = widen(inputs, maps)
+    options = {"rate": rate, "stabilizer": stabilizer}
+    expected = hybrid_attention_from_maps(*wide_inputs, *wide_maps, **options, impl="reference")
+    with poisoned_memory():
+        result = hybrid_attention_from_maps(*inputs, *maps, **options, impl="triton")
+    assert result.dtype == dtype
+    assert error_in_eps(result, expected) < bound(dtype, FORWARD_EPS)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("rate", RATES)
+def test_forward_on_features(rate, tokens, dtype):
+    inputs = draw_qkv(tokens, heads=2, head_dim=HEAD_DIMS[-1], dtype=dtype, device=DEVICE)
+    features = draw_features(inputs[0], 32)
+    expected = hybrid_attention(*(x.double() for x in (*inputs, *features)), rate=rate, impl="reference")
+    with poisoned_memory():
+        result = hybrid_attention(*inputs, *features, rate=rate, impl="triton")
+    assert error_in_eps(result, expected) < bound(dtype, FORWARD_EPS)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu", "relu"])
+@pytest.mark.parametrize("positivity", ["relu", "softplus", "square"])
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_every_map(activation, positivity, degree):
+    choices = {"activation": activation, "positivity": positivity, "degree": degree}
+    inputs, maps = draw(50, HEAD_DIMS[0], DTYPES[0], **choices)
+    wide_inputs, wide_maps = widen(inputs, maps)
+    expected = hybrid_attention_from_maps(*wide_inputs, *wide_maps, rate=3, impl="reference")
+    result = hybrid_attention_from_maps(*inputs, *maps, rate=3, impl="triton")
+    assert error_in_eps(result, expected) < bound(DTYPES[0], FORWARD_EPS)
+
+
+def gradients(inputs, maps, *, dtype, train_inputs, **options):
+    leaves = [x.to(dtype).detach().requires_grad_(train_inputs) for x in inputs]
+    names = ("weight_1", "bias_1", "weight_2", "bias_2", "log_scale")
+    parts = [[getattr(m, name).detach().clone().requires_grad_() for name in names] for m in maps]
+    built = [replace(m, **dict(zip(names, part, strict=True))) for m, part in zip(maps, parts, strict=True)]
+    output = hybrid_attention_from_maps(*leaves, *built, **options)
+    generator = torch.Generator().manual_seed(9)
+    grad = torch.randn(output.shape, generator=generator).to(output)
+    wanted = [*(leaves if train_inputs else []), *parts[0], *parts[1]]
+    return torch.autograd.grad(output, wanted, grad)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("train_inputs", [False, True])
+@pytest.mark.parametrize(("rate", "stabilizer"), [(None, "lse"), (2, "lse"), (3, "lse"), (3, "rowmax")])
+def test_gradients_from_maps(rate, stabilizer, train_inputs, dtype):
+    if stabilizer == "rowmax" and dtype != torch.float32 and train_inputs:
+        pytest.skip("in half precision the row's maximum and its key may differ from fp64")
+    inputs, maps = draw(TOKENS[-1], HEAD_DIMS[-1], dtype, activation="silu", positivity="softplus")
+    wide_inputs, wide_maps = widen(inputs, maps)
+    options = {"rate": rate, "stabilizer": stabilizer, "train_inputs": train_inputs}
+    expected = gradients(wide_inputs, wide_maps, dtype=torch.float64, impl="reference", **options)
+    with poisoned_memory():
+        result = gradients(inputs, maps, dtype=dtype, impl="triton", **options)
+    start = 3 if train_inputs else 0
+    for index, (got, want) in enumerate(zip(result, expected, strict=True)):
+        is_scale = index >= start and (index - start) % 5 == 4
+        if is_scale and rate is None:
+            continue
+        precision = torch.finfo(dtype).eps / torch.finfo(got.dtype).eps
+        limit = (GRADIENT_EPS if dtype == torch.float32 else 8) * (10 if is_scale else 1)
+        assert error_in_eps(got, want) < limit * precision, index
+
+
+@pytest.mark.parametrize("rate", [None, 3])
+def test_gradients_on_features(rate):
+    inputs = draw_qkv(TOKENS[-1], heads=2, head_dim=HEAD_DIMS[-1], dtype=DTYPES[0], device=DEVICE)
+    tensors = [*inputs, *draw_features(inputs[0], 32)]
+
+    def run(dtype, impl):
+        leaves = [x.to(dtype).detach().requires_grad_() for x in tensors]
+        output = hybrid_attention(*leaves, rate=rate, impl=impl)
+        return torch.autograd.grad(output.float().square().sum(), leaves, allow_unused=True)
+
+    for got, want in zip(run(DTYPES[0], "triton"), run(torch.float64, "reference"), strict=True):
+        assert (got is None) == (want is None)
+        if got is not None:
+            assert error_in_eps(got, want) < (GRADIENT_EPS if INTERPRETED else 8)
+
+
+def test_logits_of_a_hundred_and_strange_features():
+    inputs, _ = draw(50, HEAD_DIMS[0], DTYPES[0])
+    inputs = [inputs[0] * 40, *inputs[1:]]
+    features = draw_features(inputs[0], 16)
+    for query_features, key_features in (
+        (features[0], features[1]),
+        (features[0], -features[1]),
+        (features[0] * 0, features[1] * 0),
+    ):
+        for rate in (None, 2):
+            tensors = [*inputs, query_features, key_features]
+            expected = hybrid_attention(*(x.double() for x in tensors), rate=rate, impl="reference")
+            result = hybrid_attention(*tensors, rate=rate, impl="triton")
+            assert result.isfinite().all()
+            assert error_in_eps(result, expected) < bound(DTYPES[0], 500)
+
+
+def test_strides_do_not_matter_and_bits_repeat():
+    inputs, maps = draw(TOKENS[-1], HEAD_DIMS[-1], DTYPES[0])
+    expected = hybrid_attention_from_maps(*inputs, *maps, rate=3, impl="triton")
+    assert torch.equal(expected, hybrid_attention_from_maps(*inputs, *maps, rate=3, impl="triton"))
+    for strided in (
+        [x.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1) for x in inputs],
+        [x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs],
+    ):
+        result = hybrid_attention_from_maps(*strided, *maps, rate=3, impl="triton")
+        assert error_in_eps(result, expected.double()) < bound(DTYPES[0], FORWARD_EPS)
+
+
+def test_a_subset_of_queries():
+    (query, key, value), maps = draw(TOKENS[-1], HEAD_DIMS[0], DTYPES[0])
+    rows = torch.tensor([0, 3, TOKENS[-1] - 1], device=DEVICE)
+    full = hybrid_attention_from_maps(query, key, value, *maps, rate=3, impl="triton")
+    part = hybrid_attention_from_maps(query[:, rows], key, value, *maps, rate=3, impl="triton")
+    assert error_in_eps(part, full[:, rows].double()) < bound(DTYPES[0], FORWARD_EPS)
+
+
+def test_choice():
+    inputs, maps = draw(20, HEAD_DIMS[0], DTYPES[0])
+    assert resolve_impl(inputs[0], rate=2, impl="triton") == "triton"
+    assert resolve_impl(inputs[0], rate=2) == ("sdpa" if INTERPRETED else "triton")
+    assert resolve_impl(inputs[0], rate=2, num_features=48) == "sdpa"
+    with pytest.raises(ValueError, match="power of two"):
+        resolve_impl(inputs[0], rate=2, impl="triton", num_features=48)
+    with pytest.raises(ValueError, match="float64"):
+        hybrid_attention_from_maps(*(x.double() for x in inputs), *maps, rate=2, impl="triton")
