@@ -26,7 +26,7 @@ from workbench.operators import Impl, OperatorSpec, label
 from workbench.planning import Bank, Plan, load_file, save
 from workbench.planning.bank import Scalar, expected_weights, file_digest
 from workbench.planning.plan import check_schema_version
-from workbench.surgery.install import Report, install, install_operators
+from workbench.surgery.install import Report, install, install_operators, restore
 from workbench.surgery.lora import put_on, read_lora
 from workbench.types import StrictModel
 from workbench.workspace import Workspace, read_json, write_json
@@ -276,7 +276,11 @@ def linearize(
         transformer, adapter, student.plan, student, linear_branch=linear_branch, impl=impl
     )
     if lora:
-        put_on(transformer, lora, what=f"student {student.name}")
+        try:
+            put_on(transformer, lora, what=f"student {student.name}")
+        except InputError:
+            restore(transformer)
+            raise
     return report
 
 
