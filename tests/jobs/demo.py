@@ -12,6 +12,7 @@ import os
 import random
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class DemoConfig(StrictModel):
     pause_at: int = -1
     ignore_wishes_at: int = -1
     raise_at: int = -1
+    small_files_at: int = -1
     artefact: bool = False
     artefact_bytes: int = 0
 
@@ -129,6 +131,7 @@ def run(config: DemoConfig, workspace: Workspace, reporter: Reporter) -> DemoRes
         at_stage, at_step = training.load(state)
         if not config.keep_random:
             torch.manual_seed(config.seed)
+    reporter.offer_sample(lambda: _make_sample(workspace, training))
     loss = 0.0
     for number in range(at_stage, len(stages)):
         reporter.stage(stages[number], config.steps)
@@ -164,6 +167,8 @@ def misbehave(config: DemoConfig, step: int, training: Training, workspace: Work
         raise KeyError("a mistake in the code <b>&</b>")
     if step == config.ignore_wishes_at:
         time.sleep(3600)
+    if step == config.small_files_at:
+        allow_small_files_only(seconds=2.0)
     if step == 2 and config.memory == "limit":
         resource.setrlimit(resource.RLIMIT_AS, (6_000_000_000, resource.RLIM_INFINITY))
         torch.empty(8_000_000_000, dtype=torch.uint8)
@@ -174,6 +179,13 @@ def misbehave(config: DemoConfig, step: int, training: Training, workspace: Work
         pretend_system_kill(workspace.folder("jobs") / job.id)
     if step == 2 and config.memory.startswith("killed"):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def allow_small_files_only(*, seconds: float) -> None:
+    """Have the system refuse to write past the first 20 kB of any file, as a full disk would, for a while."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    threading.Timer(seconds, resource.setrlimit, (resource.RLIMIT_FSIZE, unlimited)).start()
 
 
 def pretend_system_kill(folder: Path) -> None:
@@ -190,6 +202,13 @@ def pause_me(workspace: Workspace) -> None:
 
 def _state_of(training: Training, stage: int, step: int) -> Callable[[], CheckpointState]:
     return lambda: training.state(stage, step)
+
+
+def _make_sample(workspace: Workspace, training: Training) -> Path:
+    """Write a clip of the present weights; it uses random numbers, as sampling does."""
+    path = workspace.folder("cache") / "sample.safetensors"
+    save_tensors(path, {"clip": training.weight.detach() + torch.randn(training.weight.shape)})
+    return path
 
 
 def _make_artefact(config: DemoConfig, workspace: Workspace, training: Training) -> str:

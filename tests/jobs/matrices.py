@@ -34,6 +34,7 @@ from workbench.jobs import Queue
 from workbench.jobs.checkpoints import Checkpoint, Owner, load_newest, save_checkpoint
 from workbench.jobs.dispatch import claim_next
 from workbench.jobs.locks import is_held
+from workbench.jobs.manifests import newest_manifest
 from workbench.jobs.processes import holder_of, kill_worker
 from workbench.jobs.tensors import load_tensors, save_tensors
 from workbench.types import CheckpointState
@@ -254,8 +255,6 @@ def not_a_number(folder: Path, *, steps: tuple[int, ...]) -> dict[str, Any]:
         for number, step in enumerate(steps):
             field = "nan_at" if number % 2 == 0 else "nan_weight_at"
             job = run_demo(queue, steps=40, **{field: step})
-            from workbench.jobs.checkpoints import newest_manifest
-
             manifest = newest_manifest(queue.folder(job.id) / "checkpoints")
             if job.state != "diverged" or job.step != step or not manifest or manifest["done"] != step - 1:
                 wrong.append(step)

@@ -258,9 +258,13 @@ class JobReporter:
             return
         kept = capture_randomness()
         try:
-            self._event("sample", path=str(self._sampler()), done=self.done)
+            self._event("sample", path=self._relative(self._sampler()), done=self.done)
         finally:
             restore_randomness(kept)
+
+    def _relative(self, path: Path) -> str:
+        root = self.folder.parents[1]
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
     def _refuse_non_finite(self, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():

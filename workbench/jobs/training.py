@@ -117,7 +117,7 @@ def _unpack_optimizer(name: str, optimizer: torch.optim.Optimizer, state: Checkp
     for key, tensor in state.tensors.items():
         if key.startswith(start):
             index, _, field_name = key.removeprefix(start).partition("/")
-            values.setdefault(int(index), {})[field_name] = tensor
+            values.setdefault(int(index), {})[field_name] = tensor.clone()
     groups = [
         {key: tuple(value) if isinstance(live.get(key), tuple) else value for key, value in group.items()}
         for group, live in zip(packed["groups"], optimizer.param_groups, strict=True)
