@@ -1,7 +1,7 @@
 """Time hybrid attention against dense attention: ``python -m kernels.benchmarks.hybrid_attention --help``.
 
-First every implementation is compared with the fp64 formula on a small shape of the same dtype; nothing is timed if that
-fails. Dense is ``scaled_dot_product_attention`` with cuDNN's backend first on CUDA (the fastest there on Hopper), as torch
+Before a dtype and head dimension is timed, the implementation is compared with the fp64 formula on a small
+shape; nothing is timed if that fails. Dense is ``scaled_dot_product_attention`` with cuDNN's backend first on CUDA (the fastest there on Hopper), as torch
 chooses on a CPU, in the same run. ``forward`` is the whole operator with both maps; ``distillation`` is forward plus the
 gradients of both maps, its dense_ms a dense forward; ``backward`` is the backward alone with respect to q, k, v and both
 maps, its dense_ms the dense backward.
@@ -272,14 +272,15 @@ def main() -> None:
     impls = tuple(chosen(arguments.impls or ("triton,sdpa" if on_cuda else "sdpa"), ("triton", "sdpa")))
     passes = tuple(chosen(arguments.passes, PASSES))
     out = ResultFile(arguments.out, device, "kernels.benchmarks.hybrid_attention")
-    for dtype, head_dim in (
-        ((torch.bfloat16, 128), (torch.float16, 64)) if on_cuda else ((torch.float32, 32),)
-    ):
-        verify(device, dtype, impls, head_dim, out)
     todo = cases(device, passes, impls)
+    verified: set[tuple[torch.dtype, int, tuple[str, ...]]] = set()
     for index, case in enumerate(todo):
         if time.monotonic() > deadline:
             break
+        kind = (case.dtype, case.shape[3], case.impls)
+        if kind not in verified:
+            verify(device, case.dtype, case.impls, case.shape[3], out)
+            verified.add(kind)
         time_case(case, device, out, deadline)
         if on_cuda and index == 0:
             measure_memory(device, out, impls[0])

@@ -54,7 +54,7 @@ def power_slope(x, columns, EDGE_1: tl.constexpr, EDGE_2: tl.constexpr, DEGREE: 
     return slope
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "group", "skip"])
 def map_backward_kernel(
     tokens_in,
     w1,
@@ -79,12 +79,13 @@ def map_backward_kernel(
     left_h,
     scale_h,
     count,
+    group,
+    skip,
     factor,
     H: tl.constexpr,
     D: tl.constexpr,
     W: tl.constexpr,
     F: tl.constexpr,
-    RATE: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_F: tl.constexpr,
@@ -98,7 +99,7 @@ def map_backward_kernel(
 ):
     """Write phi, hidden [rows, count, W], grad_psi, grad_pre and, per tile, d log_scale.
 
-    ``left`` is read at the same tokens as the input; RATE > 1 skips the kept keys, 0 and 1 take every token.
+    ``left`` is read at the same tokens as the input; group and skip as in ``state_kernel``.
     right [rows, F, D], column_factor [rows, F] fp32, row_factor [rows, count] fp32. ``factor`` multiplies the gradient.
     """
     tile = tl.program_id(0)
@@ -107,10 +108,7 @@ def map_backward_kernel(
     head = row % H
     index = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     valid = index < count
-    token = index
-    if RATE > 1:
-        token = index // (RATE - 1) * RATE + index % (RATE - 1) + 1
-    token = token.to(tl.int64)
+    token = (index + skip * (index // group + 1)).to(tl.int64)
     d = tl.arange(0, D)
     x = tl.load(
         tokens_in + batch * in_b + head * in_h + token[:, None] * in_n + d[None, :],

@@ -115,7 +115,7 @@ def psi_tile(
     return psi + tl.load(b2 + columns).to(tl.float32)[None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["linear_tokens", "tiles_per_split", "group", "skip"])
 def state_kernel(
     key,
     value,
@@ -138,13 +138,14 @@ def state_kernel(
     features_h,
     scale_h,
     linear_tokens,
+    group,
+    skip,
     tiles_per_split,
     inverse_count,
     H: tl.constexpr,
     D: tl.constexpr,
     W: tl.constexpr,
     F: tl.constexpr,
-    RATE: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_F: tl.constexpr,
@@ -160,7 +161,8 @@ def state_kernel(
 ):
     """Sum phi_k(k_j) v_j and phi_k(k_j) over one split of the linear keys, for one block of features of one head.
 
-    state [splits, B*H, F, D] and mass [splits, B*H, F] in fp32. RATE 0 is linear.
+    state [splits, B*H, F, D] and mass [splits, B*H, F] in fp32. Linear key i is token i + skip * (i // group + 1):
+    group is rate - 1 and skip 1 where every rate-th token is kept, skip 0 where none is.
     """
     feature_block = tl.program_id(0)
     split = tl.program_id(1)
@@ -187,10 +189,7 @@ def state_kernel(
     for first in tl.range(begin, end, BLOCK_N, num_stages=STAGES):
         index = first + tl.arange(0, BLOCK_N)
         valid = index < end
-        token = index
-        if RATE > 1:
-            token = index // (RATE - 1) * RATE + index % (RATE - 1) + 1
-        token = token.to(tl.int64)
+        token = (index + skip * (index // group + 1)).to(tl.int64)
         v = tl.load(value + token[:, None] * value_n + d[None, :], mask=valid[:, None], other=0.0)
         if HAS_MAP:
             x = tl.load(key + token[:, None] * key_n + d[None, :], mask=valid[:, None], other=0.0)
@@ -209,7 +208,7 @@ def state_kernel(
     tl.store(mass + part * F + columns, mass_tile)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def apply_kernel(
     query,
     features,

@@ -16,7 +16,7 @@ from torch import Tensor
 from kernels.hybrid_attention import triton_backward
 from kernels.hybrid_attention.feature_map import MapParameters
 from kernels.hybrid_attention.sdpa import linear_tokens, rows_by_head
-from kernels.hybrid_attention.triton_tiles import Tiles
+from kernels.hybrid_attention.triton_tiles import Tiles, linear_indexing
 
 
 class MapGradients(NamedTuple):
@@ -104,11 +104,11 @@ def map_gradients(
         *gradient.left.stride()[:3],
         tensors[5],
         count,
+        *linear_indexing(rate),
         gradient.factor,
         H=heads,
         D=head_dim,
         F=num_features,
-        RATE=rate,
         BLOCK_N=tiles.tokens,
         BLOCK_W=tiles.hidden,
         BLOCK_F=tiles.features,

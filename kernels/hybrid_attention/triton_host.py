@@ -27,7 +27,7 @@ from kernels.hybrid_attention.sdpa import (
     softmax_and_weight,
 )
 from kernels.hybrid_attention.triton_gradients import linear_branch_gradients, output_gradients
-from kernels.hybrid_attention.triton_tiles import Tiles, TileSet, tiles_for
+from kernels.hybrid_attention.triton_tiles import Tiles, TileSet, linear_indexing, tiles_for
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 WAVES = 2
@@ -112,12 +112,12 @@ def linear_state(
         *loaded.stride()[:3],
         arguments[5],
         count,
+        *linear_indexing(rate or 0),
         tiles_per_split,
         1.0 / count,
         H=heads,
         D=head_dim,
         F=num_features,
-        RATE=rate or 0,
         BLOCK_N=tiles.tokens,
         BLOCK_W=tiles.hidden,
         BLOCK_F=tiles.features,

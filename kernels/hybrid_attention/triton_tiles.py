@@ -67,6 +67,11 @@ TILES_BY_CAPABILITY = {
 }
 
 
+def linear_indexing(rate: int) -> tuple[int, int]:
+    """Return (group, skip): linear key i is token i + skip * (i // group + 1). Rate 0 keeps no key."""
+    return (rate - 1, 1) if rate > 1 else (1, 0)
+
+
 def tiles_for(capability: int) -> TileSet:
     """Return the tiles for a compute capability such as 90; an unknown one gets those of consumer cards."""
     return TILES_BY_CAPABILITY.get(capability, CONSUMER)
