@@ -1,6 +1,7 @@
 """Finetuning (stage 3): the whole student learns the teacher's velocity on cached trajectories, no videos.
 
-LoRA on the transformer (through peft, saved as a standard LoRA file) and the feature maps together.
+LoRA on the transformer (through peft, saved as a standard LoRA file) and the feature maps together. Under
+`accelerate launch` the states of an update are divided among the processes; the result is that of one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from workbench.distillation.config import Prompts
 from workbench.distillation.finetuned import save_finetuned
 from workbench.distillation.prompts import PromptSplit, choose_prompts
 from workbench.distillation.sensitivity import velocity_error
+from workbench.distillation.team import Team
 from workbench.distillation.trajectories import (
     Branch,
     SamplingSettings,
@@ -47,7 +49,7 @@ class FinetuneConfig(StrictModel):
         model: student folder.
         method: "lora" trains a LoRA and the feature maps, "maps" the feature maps alone.
         rank: of the LoRA.
-        updates: optimiser steps; each sees `accumulate` states.
+        updates: optimiser steps; each sees `accumulate` states, of all processes together.
         lr: of the LoRA; `maps_lr` of the feature maps.
         ema: decay of the averaged weights, which are the ones that are kept; 0 keeps the last weights.
         prompts, num_prompts, held_out_prompts, num_held_out, steps, guidance, frames, height, width: of the
@@ -122,9 +124,13 @@ def finetune(model: LoadedModel, config: FinetuneConfig, workspace: Workspace, *
         seed=config.seed,
     )
     cache = TrajectoryCache(model, workspace, settings=sampling, max_bytes=config.cache_megabytes * 1_000_000)
+    team = Team(model.device)
+    reporter = team.reporter(reporter)
     restore(model)
-    trajectories = cache.prepare((*prompts.training, *prompts.held_out), seed=config.seed, reporter=reporter)
-    lesson = Lesson(model, config, sampling, prompts, trajectories)
+    everything = (*prompts.training, *prompts.held_out)
+    with team.first_goes_ahead():
+        trajectories = cache.prepare(everything, seed=config.seed, reporter=reporter)
+    lesson = Lesson(model, config, sampling, prompts, trajectories, team)
     lesson.prepare(reporter)
     install(model, student.plan, student)
     run = Finetuning(model, config, student, lesson)
@@ -133,7 +139,7 @@ def finetune(model: LoadedModel, config: FinetuneConfig, workspace: Workspace, *
     if config.ema:
         run.use_average()
     after = lesson.errors(reporter)
-    return save_finetuned(run, student, before, after, workspace)
+    return team.from_first(lambda: save_finetuned(run, student, before, after, workspace))
 
 
 class Lesson:
@@ -146,7 +152,9 @@ class Lesson:
         sampling: SamplingSettings,
         prompts: PromptSplit,
         trajectories: Sequence[Trajectory],
+        team: Team,
     ) -> None:
+        self.team = team
         self.model = model
         self.config = config
         self.prompts = prompts
@@ -160,15 +168,22 @@ class Lesson:
         ]
         self.order = _order(states, config.updates * config.accumulate, seed=config.seed)
         branches = sampling.branches
-        self.examined = [
+        examined = [
             State(len(prompts.training) + index, step, branches[(index + step) % len(branches)])
             for index in range(len(prompts.held_out))
             for step in range(sampling.steps)
         ]
+        self.examined = examined if team.is_first else []
+
+    def share(self, update: int) -> Sequence[State]:
+        """Return the states of an update that this process learns from."""
+        count = self.config.accumulate
+        return self.team.share(self.order[update * count : (update + 1) * count])
 
     def prepare(self, reporter: Reporter) -> None:
         """Compute the teacher's velocity at every state; the model must be the teacher."""
-        wanted = list(dict.fromkeys([*self.order, *self.examined]))
+        mine = [state for update in range(self.config.updates) for state in self.share(update)]
+        wanted = list(dict.fromkeys([*mine, *self.examined]))
         reporter.stage("teacher velocities", len(wanted))
         for done, state in enumerate(wanted, start=1):
             self.targets[state] = self.velocity(state).float().cpu()
@@ -262,12 +277,14 @@ class Finetuning:
         """
         config = self.config
         self.optimizer.zero_grad()
-        total = 0.0
-        for part in range(config.accumulate):
-            loss = self.lesson.loss(self.lesson.order[update * config.accumulate + part])
-            (loss / config.accumulate).backward()
-            total += float(loss.detach()) / config.accumulate
-        norm = float(nn.utils.clip_grad_norm_(list(self.weights.values()), 1.0))
+        weights = list(self.weights.values())
+        sums = torch.zeros(1, device=self.model.device)
+        for state in self.lesson.share(update):
+            loss = self.lesson.loss(state) / config.accumulate
+            loss.backward()
+            sums += loss.detach()
+        self.lesson.team.add_up([sums, *(_gradient(weight) for weight in weights)])
+        total, norm = float(sums), float(nn.utils.clip_grad_norm_(weights, 1.0))
         if not math.isfinite(total + norm):
             raise Diverged(
                 f"The finetuning loss became NaN or infinite at update {update + 1}; nothing was saved. "
@@ -301,6 +318,13 @@ def _add_lora(transformer: Any, *, rank: int, seed: int) -> None:
         transformer.add_adapter(
             LoraConfig(r=rank, lora_alpha=rank, target_modules=pattern), adapter_name=ADAPTER
         )
+
+
+def _gradient(weight: nn.Parameter) -> Tensor:
+    """Return the gradient, made zero where a process had no state to learn from."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
 
 
 def _order(states: Sequence[State], count: int, *, seed: int) -> list[State]:
