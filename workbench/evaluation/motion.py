@@ -26,7 +26,7 @@ LEAD = 0.12
 """By how much (in log error per observation) the best motion must lead."""
 TRAVEL, CLIMB, GROWTH, CIRCLE = 0.13, 0.09, 0.22, 0.055
 """Least amounts: sideways and upwards in frames, in log size, radius of a circle in frames."""
-CHANGE = 0.048
+CHANGE = 0.032
 """Least change of look of a spinning object."""
 
 
@@ -191,13 +191,16 @@ def look_change(looks: np.ndarray) -> float:
     if len(looks) < 4:
         return 0.0
     light = ndimage.uniform_filter(looks[:, 1], (0, 3, 3))
-    hidden = ndimage.maximum_filter(looks[:, 2], (0, 3, 3)) > 0.02
+    hidden = ndimage.maximum_filter(looks[:, 2], (0, 5, 5)) > 0.02
     inside = (ndimage.uniform_filter(looks[:, 0], (0, 3, 3)) > 0.8) & ~hidden
     times = inside.sum(0)
     steady = times >= max(4, 0.6 * times.max())
     if steady.sum() < 12:
         return 0.0
-    count = times[steady]
-    mean = (light * inside).sum(0)[steady] / count
-    spread = (((light[:, steady] - mean) ** 2) * inside[:, steady]).sum(0) / count
-    return float(np.sqrt(spread).mean())
+    light, inside, count = light[:, steady], inside[:, steady], times[steady]
+    mean = (light * inside).sum(0) / count
+    spread = (((light - mean) ** 2) * inside).sum(0) / count
+    triple = inside[:-2] & inside[1:-1] & inside[2:]
+    bend = (light[1:-1] - (light[:-2] + light[2:]) / 2) ** 2 * triple
+    noise = bend.sum() / max(1, triple.sum()) / 1.5
+    return float(np.sqrt(np.maximum(spread - noise, 0)).mean())

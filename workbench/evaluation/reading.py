@@ -14,7 +14,7 @@ from workbench.evaluation.classifiers import Reader, load_reader, shape_logits
 from workbench.evaluation.motion import look_change, read_motion
 from workbench.evaluation.pixels import Blob, colour_labels, find_blobs, standard_frames
 from workbench.evaluation.scenery import backdrop_features, background_shift, free_pixels, read_background
-from workbench.evaluation.tracks import Track, clear_frames, crops, lone_frames, track
+from workbench.evaluation.tracks import Track, clear_frames, crops, resting_boxes, track
 from workbench.models.embedded.world.layout import CAMERA_HEIGHT, FRAME_SLOPE, HORIZON
 from workbench.models.embedded.world.scene import (
     PANNABLE,
@@ -141,8 +141,9 @@ def _read_object(
     chosen = clear_frames(measured, most=17)
     looks = crops(clip, blob, others, chosen)
     shape, best_shape = _read_shape(looks, reader)
-    lone = np.isin(chosen, lone_frames(blob, others, chosen))
-    change = look_change(looks.numpy()[lone])
+    shown = np.flatnonzero(measured.shown)
+    resting = crops(clip, blob, others, shown, boxes=resting_boxes(measured, shift))
+    change = look_change(resting.numpy())
     motion = read_motion(measured, shift, change)
     lowest = motion.ground if motion.best == "bounce" else np.nan
     foot = _foot_depth(measured, lowest)

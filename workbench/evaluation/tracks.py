@@ -40,8 +40,8 @@ def track(blob: Blob, others: np.ndarray) -> Track:
     shown = area * SIDE**2 >= MIN_AREA
     for frame in np.flatnonzero(shown):
         rows, columns = np.nonzero(blob.mask[frame])
-        left, right, top, bottom = columns.min(), columns.max(), rows.min(), rows.max()
-        edges[frame] = (left, top, right + 1, bottom + 1)
+        edges[frame] = mask_box(blob.mask[frame])
+        left, top, right, bottom = edges[frame] - (0, 0, 1, 1)
         beside = np.zeros_like(blob.mask[frame])
         if others[frame].any():
             beside = ndimage.binary_dilation(others[frame], iterations=NEAR)
@@ -53,10 +53,13 @@ def track(blob: Blob, others: np.ndarray) -> Track:
     return Track(edges / SIDE, valid, area, shown)
 
 
-def crops(frames: np.ndarray, blob: Blob, others: np.ndarray, chosen: np.ndarray) -> torch.Tensor:
+def crops(
+    frames: np.ndarray, blob: Blob, others: np.ndarray, chosen: np.ndarray, *, boxes: np.ndarray | None = None
+) -> torch.Tensor:
     """Cut square crops of an object: [N, 3, CROP, CROP] of its mask, its light, and the others' masks.
 
-    Light is the value of the pixel over the object's median value in the clip, inside the mask.
+    Light is the value of the pixel over the object's median value in the clip, inside the mask. The crops
+    hold the mask's own box in each frame, or `boxes` [F, 4] (left, top, right, bottom in pixels).
     """
     result = []
     usual = float(np.median(frames.max(-1)[blob.mask])) if blob.mask.any() else 1.0
@@ -65,34 +68,39 @@ def crops(frames: np.ndarray, blob: Blob, others: np.ndarray, chosen: np.ndarray
         value = torch.from_numpy(frames[frame]).amax(-1)
         light = (value / usual).clamp(0, 2.5) * mask
         planes = torch.stack([mask, light, torch.from_numpy(others[frame]).float()])
-        result.append(_square(planes, mask))
+        box = mask_box(blob.mask[frame]) if boxes is None else boxes[frame]
+        result.append(_square(planes, box))
     return torch.stack(result)
 
 
-def _square(planes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    rows, columns = torch.nonzero(mask, as_tuple=True)
-    middle_y, middle_x = (rows.min() + rows.max() + 1) / 2, (columns.min() + columns.max() + 1) / 2
-    half = 0.55 * float(max(rows.max() - rows.min(), columns.max() - columns.min()) + 1)
-    height, width = mask.shape
+def mask_box(mask: np.ndarray) -> np.ndarray:
+    """Box of a mask [h, w] that is not empty: left, top, right, bottom in pixels."""
+    rows, columns = np.nonzero(mask)
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], dtype=float)
+
+
+def _square(planes: torch.Tensor, box: np.ndarray) -> torch.Tensor:
+    left, top, right, bottom = (float(edge) for edge in box)
+    half = 0.55 * max(right - left, bottom - top)
+    height, width = planes.shape[1:]
     step = (torch.arange(CROP) + 0.5) / CROP * 2 - 1
-    y = (middle_y + step * half) / height * 2 - 1
-    x = (middle_x + step * half) / width * 2 - 1
+    y = ((top + bottom) / 2 + step * half) / height * 2 - 1
+    x = ((left + right) / 2 + step * half) / width * 2 - 1
     grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)
-    scale = half * 2 / CROP
-    if scale > 1.5:
+    if half * 2 / CROP > 1.5:
         planes = torch.nn.functional.avg_pool2d(planes[None], 3, 1, 1)[0]
     return torch.nn.functional.grid_sample(planes[None], grid[None], align_corners=False)[0]
 
 
-def lone_frames(blob: Blob, others: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Keep the chosen frames in which no other object comes into the object's box, if there are enough."""
-    lone = []
-    for frame in chosen:
-        rows, columns = np.nonzero(blob.mask[frame])
-        top, left = max(0, rows.min() - NEAR), max(0, columns.min() - NEAR)
-        if not others[frame, top : rows.max() + NEAR + 1, left : columns.max() + NEAR + 1].any():
-            lone.append(frame)
-    return np.array(lone) if len(lone) >= 5 else chosen
+def resting_boxes(measured: Track, shift: np.ndarray) -> np.ndarray:
+    """Boxes [F, 4] in pixels of an object at rest before a background shifted by [F], from its clear edges."""
+    moved = np.stack([shift, 0 * shift, shift, 0 * shift], -1)
+    still = measured.edges - moved
+    edges = []
+    for edge in range(4):
+        seen = measured.valid[:, edge] if measured.valid[:, edge].sum() >= 3 else measured.shown
+        edges.append(np.median(still[seen, edge]))
+    return (np.array(edges) + moved) * SIDE
 
 
 def clear_frames(measured: Track, most: int) -> np.ndarray:
