@@ -206,23 +206,30 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON document atomically: the old content or the new, never a mix.
 
     Raises:
-        DiskFull, InputError: the disk is full or the place cannot be written; the old file is intact.
+        DiskFull, InputError: the disk is full, the place cannot be written, or a text is not valid Unicode;
+            the old file is intact.
         ValueError: the data holds NaN or infinity.
     """
-    text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        content = (json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path.name!r} would hold a text that is not valid Unicode (position {error.start}); remove it."
+        ) from None
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        raise disk_error(path, error, needed=len(text)) from error
+        raise disk_error(path, error, needed=len(content)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:

@@ -182,8 +182,8 @@ def misbehave(config: DemoConfig, step: int, training: Training, workspace: Work
 
 
 def allow_small_files_only(*, seconds: float) -> None:
-    """Have the system refuse to write past the first 20 kB of any file, as a full disk would, for a while."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    """Have the system refuse to write past a megabyte per file for a while, as a full disk would."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     threading.Timer(seconds, resource.setrlimit, (resource.RLIMIT_FSIZE, unlimited)).start()
 

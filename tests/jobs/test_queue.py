@@ -45,7 +45,9 @@ def test_the_same_key_gives_the_same_job(idle: Queue) -> None:
     assert idle.submit("demo", {}, key="form 2").id not in ids
 
 
-@pytest.mark.parametrize("config", [{"a": float("nan")}, {"a": object()}, {"a": "x" * 2_000_000}])
+@pytest.mark.parametrize(
+    "config", [{"a": float("nan")}, {"a": object()}, {"a": "x" * 2_000_000}, {"a": "\ud800"}]
+)
 def test_what_is_not_plain_data_is_refused(idle: Queue, config: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="configuration of 'demo'"):
         idle.submit("demo", config)

@@ -11,7 +11,7 @@ from tests.jobs.harness import reached_step, reference, run_demo, wait_for, wait
 from tests.jobs.matrices import STAGES, StageKill, Target, stage_kill
 from workbench.jobs import Queue
 from workbench.jobs.locks import is_held
-from workbench.jobs.processes import holder_of, kill_worker
+from workbench.jobs.processes import kill_worker
 from workbench.workspace import Workspace
 
 TARGETS: tuple[Target, ...] = ("worker", "app", "both")
@@ -61,7 +61,7 @@ def test_the_steps_lost_are_counted_and_said(queue: Queue, monkeypatch: pytest.M
     kept = queue.get(job.id).checkpoint_step or 0
     wait_until(lambda: reached_step(queue, job.id, kept + 10), what="10 more steps")
     kill_worker(queue.folder(job.id))
-    wait_until(lambda: holder_of(queue.folder(job.id)) is None, what="its end")
+    wait_until(lambda: not is_held(queue.folder(job.id)), what="its end")
     reached = max(row.get("done", 0) for row in queue.metrics(job.id).rows)
     (lost,) = queue.recover()
     assert (lost.state, lost.attempts, lost.checkpoint_step) == ("queued", 1, kept)
@@ -71,7 +71,7 @@ def test_the_steps_lost_are_counted_and_said(queue: Queue, monkeypatch: pytest.M
 def test_cancelling_a_dead_workers_job_ends_it_at_once(queue: Queue) -> None:
     job = queue.submit("demo", {"steps": 2000, "delay": 0.02})
     queue.dispatch()
-    wait_until(lambda: reached_step(queue, job.id, 1), what="a step")
+    wait_until(lambda: reached_step(queue, job.id, 2), what="two steps")
     kill_worker(queue.folder(job.id))
     wait_until(lambda: not is_held(queue.folder(job.id)), what="its end")
     assert queue.cancel(job.id).state == "cancelled"
@@ -104,7 +104,7 @@ def test_another_configurations_checkpoint_is_refused_by_name(queue: Queue) -> N
 
 
 def test_work_is_held_while_files_cannot_grow_and_then_goes_on(queue: Queue) -> None:
-    config = {"steps": 6, "width": 128}
+    config = {"steps": 6, "width": 512}
     job = queue.submit("demo", {**config, "small_files_at": 3})
     queue.dispatch()
     wait_until(lambda: "No room for" in queue.get(job.id).message, what="a word about the room")
@@ -112,7 +112,7 @@ def test_work_is_held_while_files_cannot_grow_and_then_goes_on(queue: Queue) -> 
     assert (held.state, held.checkpoint_step) == ("saving", 2)
     assert "in 'checkpoints' of the workspace" in held.message
     assert "MB" in held.message
-    assert "needs 1.2 MB" in held.message
+    assert "needs 4.1 MB" in held.message
     done = wait_for(queue, job.id)
     assert (done.result or {})["sha256"] == reference(queue.workspace, **config)
 

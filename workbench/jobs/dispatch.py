@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from workbench.errors import WorkbenchError
 from workbench.jobs import memory, processes
 from workbench.jobs.faults import fault_point
-from workbench.jobs.locks import JobLock, read_holder
+from workbench.jobs.locks import JobLock, is_held, read_holder
 from workbench.jobs.manifests import newest_manifest, sweep_checkpoints
 from workbench.jobs.metrics import MetricsWriter, last_row
 from workbench.jobs.states import ACTIVE, MAX_ATTEMPTS
@@ -172,7 +172,7 @@ def _kill_and_wait(folder: Path) -> None:
     """Kill the worker and give the system a moment to free its lock."""
     if processes.kill_worker(folder):
         for _ in range(100):
-            if processes.holder_of(folder) is None:
+            if not is_held(folder):
                 return
             time.sleep(0.02)
 

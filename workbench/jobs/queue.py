@@ -81,7 +81,8 @@ class Queue:
             InputError: the configuration is not plain JSON data or too large; or there is no room.
         """
         try:
-            text = json.dumps(config, allow_nan=False, ensure_ascii=True)
+            text = json.dumps(config, allow_nan=False, ensure_ascii=False)
+            text.encode("utf-8")
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"The configuration of {kind!r} is not plain JSON data ({error}).") from None
         if len(text) > MAX_CONFIG_BYTES:

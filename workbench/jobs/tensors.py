@@ -14,6 +14,7 @@ import secrets
 import stat
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -96,7 +97,8 @@ def save_tensors(
         cause = _as_os_error(error)
         raise disk_error(path, cause, needed=sum(tensor.nbytes for tensor in plain.values())) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_tensors(

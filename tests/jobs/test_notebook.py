@@ -1,0 +1,47 @@
+"""The live view of a job in a notebook: it follows, it obeys, it shows foreign text as text."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.jobs.harness import reached_step, wait_for, wait_until
+from workbench.errors import InputError
+from workbench.jobs import Queue, attach
+from workbench.jobs.notebook import JobView
+
+
+def test_a_view_follows_a_job_and_takes_only_what_is_new(queue: Queue) -> None:
+    job = queue.submit("demo", {"steps": 30, "delay": 0.02}, title="<img src=x onerror=alert(1)>")
+    view = JobView(queue, job.id)
+    assert "<img" not in view.head.value
+    assert "&lt;img" in view.head.value
+    wait_until(lambda: view.refresh().ended, what="the view to see the end, having started the job")
+    assert len(view.losses) == 30
+    cursor = view.cursor
+    view.refresh()
+    assert (len(view.losses), view.cursor) == (30, cursor)
+    assert (view.bar.value, view.bar.max) == (30, 30)
+    assert "<polyline" in view.curve.value
+    assert view.said.value.startswith("done")
+    assert all(button.disabled for button in view.buttons.values())
+
+
+def test_a_view_attached_again_controls_the_same_job(queue: Queue) -> None:
+    job = queue.submit("demo", {"steps": 5000, "delay": 0.02})
+    queue.dispatch()
+    wait_until(lambda: reached_step(queue, job.id, 3), what="some steps")
+    view = attach(job.id, queue.workspace)
+    assert len(view.losses) >= 3, "what happened before is shown too"
+    view.buttons["pause"].click()
+    paused = wait_for(queue, job.id, "paused")
+    view.refresh()
+    assert not view.buttons["resume"].disabled
+    view.buttons["resume"].click()
+    wait_until(lambda: reached_step(queue, job.id, paused.step + 1), what="it to go on")
+    view.buttons["cancel"].click()
+    wait_for(queue, job.id, "cancelled")
+
+
+def test_attaching_to_nothing_is_refused(queue: Queue) -> None:
+    with pytest.raises(InputError, match="There is no job 'x'"):
+        attach("x", queue.workspace.root)
