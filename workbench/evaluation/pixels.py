@@ -72,14 +72,16 @@ def colour_labels(frames: np.ndarray, reader: Reader) -> np.ndarray:
 
 
 def find_blobs(labels: np.ndarray) -> list[Blob]:
-    """Find the coloured objects in labels [F, h, w], largest first."""
+    """Find the coloured objects in labels [F, h, w], largest first; what spans the whole width is none."""
     blobs = []
     for number, colour in enumerate(COLOURS, start=1):
         plane = labels == number
         if plane.sum() < MIN_AREA * MIN_PRESENCE * len(labels):
             continue
         mask, pieces = _solid_parts(plane)
-        if (mask.sum((1, 2)) >= MIN_AREA).mean() >= MIN_PRESENCE:
+        seen = mask.sum((1, 2)) >= MIN_AREA
+        across = mask[:, :, :2].any((1, 2)) & mask[:, :, -2:].any((1, 2))
+        if seen.mean() >= MIN_PRESENCE and across.sum() <= 0.5 * seen.sum():
             blobs.append(Blob(colour, mask, pieces))
     blobs.sort(key=lambda blob: -int(blob.mask.sum()))
     return _without_fringes(blobs)

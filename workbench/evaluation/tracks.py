@@ -93,7 +93,7 @@ def _square(planes: torch.Tensor, box: np.ndarray) -> torch.Tensor:
 
 
 def resting_boxes(measured: Track, shift: np.ndarray) -> np.ndarray:
-    """Boxes [F, 4] in pixels of an object at rest before a background shifted by [F], from its clear edges."""
+    """Boxes [F, 4] in pixels of an object at rest before a background shifted by [F]; from clear edges."""
     moved = np.stack([shift, 0 * shift, shift, 0 * shift], -1)
     still = measured.edges - moved
     edges = []
