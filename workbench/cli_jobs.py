@@ -158,7 +158,8 @@ def mark_stopped(
 
 def _open(workspace: Path | None) -> Queue:
     queue = Queue(Workspace.open(workspace))
-    queue.dispatch()
+    queue.recover()
+    queue.tend()
     return queue
 
 

@@ -30,14 +30,6 @@ def test_a_kill_at_a_stage(tmp_path: Path, number: int, stage: str) -> None:
     check(stage_kill(tmp_path, stage, target=TARGETS[number % 3]))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_kill_of_each_at_each_stage(tmp_path: Path, stage: str, target: Target) -> None:
-    for repeat in range(5):
-        check(stage_kill(tmp_path / str(repeat), stage, target=target))
-
-
 def test_a_job_outlives_its_app_and_is_adopted(queue: Queue) -> None:
     config = {"steps": 40, "delay": 0.05}
     job = queue.submit("demo", config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from workbench.jobs.faults import fault_point
 from workbench.workspace import disk_error
 
 BUSY_SECONDS = 10.0
+FULL_BYTES = 1_000_000
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "lustre", "ceph")
 MIGRATIONS = (
     """
@@ -139,7 +141,9 @@ class Table:
                 f"The job table {self.path.name!r} was made by a newer workbench (schema {version}, "
                 f"this one knows {len(MIGRATIONS)}); update the workbench or choose another --workspace."
             )
-        if 0 < version < len(MIGRATIONS):
+        if version == len(MIGRATIONS):
+            return
+        if version:
             self._back_up(connection, version)
         with self.write() as writer:
             version = writer.execute("PRAGMA user_version").fetchone()[0]
@@ -154,7 +158,7 @@ class Table:
 
     def _explain(self, error: sqlite3.DatabaseError) -> WorkbenchError:
         text = str(error).lower()
-        if "full" in text:
+        if "full" in text or ("i/o error" in text and shutil.disk_usage(self.path.parent).free < FULL_BYTES):
             return disk_error(self.path, OSError(28, "No space left on device"))
         if "malformed" in text or "not a database" in text:
             return InputError(

@@ -1,0 +1,106 @@
+"""Run the full matrices of the jobs and write what they counted to docs/results/reliability.json.
+
+python -m tests.jobs.record              all of them, about an hour on one core
+python -m tests.jobs.record save_kills   one; the others keep their recorded results
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.jobs import matrices
+from tests.jobs.test_tensors import fuzz
+from tests.test_workspace import fuzz_configs
+from workbench.workspace import read_json, write_json
+
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "reliability.json"
+
+
+def stage_kills(folder: Path, *, repeats: int = 5) -> dict[str, Any]:
+    """Kill worker, app and both at each of the twelve stages, several times each."""
+    wrong: list[str] = []
+    truths: list[float] = []
+    for stage in matrices.STAGES:
+        for target in ("worker", "app", "both"):
+            for repeat in range(repeats):
+                seen = matrices.stage_kill(folder / f"{stage}-{target}-{repeat}", stage, target=target)
+                expected = ("cancelled", 0) if stage == "stopping" else ("done", 1)
+                truths.append(seen.seconds_to_truth)
+                if (seen.state, seen.artefacts) != expected or not seen.exact or seen.twice:
+                    wrong.append(str(seen))
+    return {
+        "runs": len(truths),
+        "wrong": wrong,
+        "seconds_until_no_dead_job_says_running": {
+            "p95": round(sorted(truths)[int(0.95 * len(truths))], 2),
+            "max": round(max(truths), 2),
+        },
+    }
+
+
+def _random_steps(count: int) -> tuple[int, ...]:
+    return tuple(random.Random(3).sample(range(2, 41), count))
+
+
+MATRICES: dict[str, Callable[[Path], Any]] = {
+    "save_kills": lambda folder: matrices.save_kills(folder, repeats=200),
+    "concurrent_claims": lambda folder: matrices.concurrent_claims(folder, jobs=10_000),
+    "fuzzed_headers": lambda folder: fuzz(folder, rounds=10_000, seed=1),
+    "fuzzed_configs": lambda _: fuzz_configs(rounds=10_000, seed=1),
+    "resume_exact": lambda folder: matrices.resume_exact(folder, stops=tuple(range(1, 41))),
+    "full_disk": lambda folder: matrices.full_disk(
+        folder, free_megabytes=tuple(round(0.65 * point, 2) for point in range(20))
+    ),
+    "not_a_number": lambda folder: matrices.not_a_number(folder, steps=_random_steps(20)),
+    "cancel_latency_seconds": lambda folder: matrices.cancel_latency(folder, repeats=100),
+    "stage_kills": stage_kills,
+    "soak": lambda folder: matrices.soak(folder, jobs=500),
+}
+
+
+def main(names: list[str]) -> None:
+    """Run the named matrices (all without a name) and write each result as soon as it is there."""
+    os.nice(5)
+    recorded = read_json(RESULTS, what=RESULTS.name)["results"] if RESULTS.exists() else {}
+    for name in names or MATRICES:
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.monotonic()
+            result = MATRICES[name](Path(folder))
+            seconds = round(time.monotonic() - begun, 1)
+        recorded[name] = {
+            "result": json.loads(json.dumps(result)),
+            "seconds": seconds,
+            "load_average": round(os.getloadavg()[0], 1),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": f"python -m tests.jobs.record {name}",
+            "hardware": hardware(),
+            "versions": {package: version(package) for package in ("torch", "safetensors", "filelock")}
+            | {"python": platform.python_version()},
+        }
+        write_json(RESULTS, {"results": recorded})
+        sys.stderr.write(f"{name}: {json.dumps(result)} ({seconds} s)\n")
+
+
+def hardware() -> str:
+    """Return the processor and the memory of this machine in words."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    memory = psutil.virtual_memory().total / 1e9
+    return f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores, {memory:.0f} GB"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
