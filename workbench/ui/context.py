@@ -98,7 +98,7 @@ def refusing(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*values, **named)
         except WorkbenchError as error:
-            raise gr.Error(html.escape(str(error)), print_exception=False, duration=15) from None
+            raise gr.Error(html.escape(str(error), quote=False), print_exception=False, duration=15) from None
 
     return guarded
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 import sys
 import threading
@@ -42,8 +44,9 @@ def serve(workspace: Workspace, settings: Settings) -> None:
 
         app = build_app(workspace, model=settings.model)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, lifespan="on"
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, lifespan="on"
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cut_connection)
         sys.stdout.write(start_message(settings.port))
         sys.stdout.flush()
         if settings.open_browser:
@@ -94,6 +97,15 @@ def start_message(port: int) -> str:
 def tunnel(port: int) -> str:
     """Return the line that brings the page to another machine."""
     return f"ssh -L {port}:{HOST}:{port} {socket.gethostname()}"
+
+
+def _is_no_cut_connection(record: logging.LogRecord) -> bool:
+    """Keep every record but those of pages that were open when the server was stopped."""
+    fault = record.exc_info[1] if record.exc_info else None
+    return (
+        not isinstance(fault, asyncio.CancelledError)
+        and "timeout_graceful_shutdown" not in record.getMessage()
+    )
 
 
 def _listen(port: int) -> socket.socket:

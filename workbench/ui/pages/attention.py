@@ -50,10 +50,8 @@ def build(context: Context, study: gr.State) -> None:
         with gr.Row(elem_classes="page-head"):
             title("Attention")
             prompt = gr.Textbox(PROMPT, label="prompt", max_lines=1, elem_classes="grow", interactive=True)
-            seed = gr.Number(0, label="seed", precision=0, elem_classes="narrow", interactive=True)
-            steps = gr.Number(
-                facts.default_steps, label="steps", precision=0, elem_classes="narrow", interactive=True
-            )
+            seed = gr.Number(0, label="seed", elem_classes="narrow", interactive=True)
+            steps = gr.Number(facts.default_steps, label="steps", elem_classes="narrow", interactive=True)
             start = gr.Button("Capture", variant="primary", elem_id="capture-button")
         with gr.Row(elem_classes="rack attention-rack"):
             sprites = SPRITE.build({}, calls=[sprite])

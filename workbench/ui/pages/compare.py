@@ -56,16 +56,18 @@ def build(context: Context, study: gr.State) -> None:
             prompt = gr.Textbox(
                 "a red ball", label="prompt", max_lines=1, elem_classes="grow", interactive=True
             )
-            seed = gr.Number(0, label="seed", precision=0, elem_classes="narrow", interactive=True)
-            steps = gr.Number(
-                facts.default_steps, label="steps", precision=0, elem_classes="narrow", interactive=True
+            seed = gr.Number(0, label="seed", elem_classes="narrow", interactive=True)
+            steps = gr.Number(facts.default_steps, label="steps", elem_classes="narrow", interactive=True)
+            student = gr.Dropdown(
+                [], label="student", elem_classes="wide", allow_custom_value=True, interactive=True
             )
-            student = gr.Dropdown([], label="student", elem_classes="wide", interactive=True)
             start = gr.Button("Compare", variant="primary", elem_id="compare-button")
         with gr.Row(elem_classes="rack"):
             player = PLAYER.build({})
         with gr.Row(elem_classes="page-foot"):
-            others = gr.Dropdown([], label="comparisons", elem_classes="wide", interactive=True)
+            others = gr.Dropdown(
+                [], label="comparisons", elem_classes="wide", allow_custom_value=True, interactive=True
+            )
 
     def price(steps: float) -> Any:
         """Answer the button with its price."""

@@ -47,9 +47,7 @@ def measure_form(context: Context, study: gr.State) -> None:
         rates = gr.CheckboxGroup(
             list(OPERATORS[1:]), value=["R4", "linear"], label="rates", elem_classes="chips"
         )
-        updates = gr.Number(
-            plans.UPDATES, label="updates", precision=0, elem_classes="narrow", interactive=True
-        )
+        updates = gr.Number(plans.UPDATES, label="updates", elem_classes="narrow", interactive=True)
         start = gr.Button("Measure", variant="primary", elem_id="measure-button")
     asked = [blocks, rates, updates]
     start.click(measure, [*asked, study], None, api_name="measure", **QUIET)

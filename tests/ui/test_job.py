@@ -1,0 +1,228 @@
+"""The main job by mouse in a real browser: capture, measure, paint, see both clips play."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.ui.conftest import Server, Watched, watch
+from workbench.jobs import Queue
+
+HOSTILE = '<img src=x onerror="window.broken=1">'
+JOB_MS = 90_000
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("ui-app")]
+
+
+def open_page(watched: Watched, server: Server, page: str) -> Page:
+    watched.page.goto(f"{server.address}/#{page}")
+    watched.page.wait_for_selector(".study-step")
+    watched.page.wait_for_function("document.querySelector('.painter') !== null")
+    return watched.page
+
+
+def go(page: Page, name: str) -> None:
+    page.locator(f'.page-links [data-page="{name}"]').click()
+    expect(page.locator(f"#page-{name} h1")).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def whole_job(browser: Browser, server: Server) -> Watched:
+    """Go through the whole job once; the tests look at what it left."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    watched = watch(context)
+    page = open_page(watched, server, "attention")
+    expect(page.locator("#page-attention .empty h3")).to_have_text("No capture yet")
+    watched.shot("0-first-start")
+    capture(watched)
+    measure(watched)
+    paint(watched)
+    compare(watched)
+    return watched
+
+
+def capture(watched: Watched) -> None:
+    page = watched.page
+    page.locator("#page-attention").get_by_label("prompt").fill(HOSTILE)
+    page.locator("#page-attention").get_by_label("steps").fill("2")
+    page.locator("#capture-button").dblclick()
+    expect(page.locator(".job-bar")).to_be_visible()
+    page.wait_for_selector(".sprite-part[data-ready]", timeout=JOB_MS)
+    page.wait_for_selector(".overlay-part[data-ready]")
+    page.locator(".sprite").click(position={"x": 24 + 60, "y": 16 + 60})
+    expect(page.locator(".head-title")).to_have_text("Head 1")
+    before = page.locator(".overlay-part").get_attribute("data-ready")
+    page.locator(".frame-view").click(position={"x": 20, "y": 20})
+    expect(page.locator(".overlay-part")).not_to_have_attribute("data-ready", str(before))
+    expect(page.locator(".patch-text")).to_contain_text("token")
+    watched.shot("1-attention")
+
+
+def measure(watched: Watched) -> None:
+    page = watched.page
+    go(page, "plan")
+    expect(page.locator('.cell[data-block="1"][data-op="R4"]')).to_have_class(re.compile("unmeasured"))
+    page.get_by_label("blocks to measure").fill("1")
+    page.get_by_label("updates").fill("8")
+    page.locator("#measure-button").click()
+    expect(page.locator(".job-bar")).to_be_visible()
+    watched.shot("2-measuring")
+    page.reload()
+    page.wait_for_selector(".study-step")
+    page.wait_for_selector('.cell[data-block="1"][data-op="R4"]:not(.unmeasured)', timeout=JOB_MS)
+    expect(page.locator('.cell[data-block="0"][data-op="R4"]')).to_have_class(re.compile("unmeasured"))
+
+
+def paint(watched: Watched) -> None:
+    page = watched.page
+    page.locator('.cell[data-block="1"][data-op="R4"]').click()
+    expect(page.locator(".plan-name")).to_have_text("1xR4")
+    expect(page.locator(".summary-part .readout").last).to_contain_text("1 of 3")
+    page.get_by_label("name", exact=True).fill(HOSTILE)
+    watched.shot("3-painted")
+    page.locator("#make-student").click()
+    student = page.locator(".study-step", has_text="student")
+    expect(student).to_have_attribute("data-state", "done", timeout=JOB_MS)
+    expect(student).to_contain_text(HOSTILE)
+
+
+def compare(watched: Watched) -> None:
+    page = watched.page
+    go(page, "compare")
+    page.locator("#page-compare").get_by_label("prompt").fill(HOSTILE)
+    page.locator("#page-compare").get_by_label("steps").fill("2")
+    page.locator("#compare-button").click()
+    page.wait_for_selector(".player video", timeout=JOB_MS)
+    page.wait_for_function("[...document.querySelectorAll('.player video')].every(v => v.currentTime > 0.1)")
+    watched.shot("4-compare")
+
+
+def test_the_whole_job_ends_with_both_clips_playing(whole_job: Watched, server: Server) -> None:
+    page = whole_job.page
+    sources = page.evaluate("[...document.querySelectorAll('.player video')].map(v => v.getAttribute('src'))")
+    assert len(sources) == 2 and all(source.startswith("/workbench/media/comparisons/") for source in sources)
+    expect(page.locator('[data-score="1"]')).to_have_text(re.compile(r"dB|equal"))
+    states = [(job.kind, job.state) for job in Queue(server.workspace).list()]
+    assert states == [(kind, "done") for kind in ("capture", "measure", "surgery", "compare")], (
+        "a double click queues one job"
+    )
+
+
+def test_no_request_left_the_machine_and_no_script_failed(whole_job: Watched) -> None:
+    assert whole_job.outside == []
+    assert whole_job.faults == []
+
+
+def test_markup_in_prompts_and_names_is_text(whole_job: Watched) -> None:
+    page = whole_job.page
+    for name in ("runs", "attention", "plan", "compare"):
+        go(page, name)
+    assert page.evaluate("window.broken") is None
+    expect(page.locator(".row-prompt b")).to_have_text(HOSTILE)
+
+
+def test_a_reload_shows_the_same_study_and_jobs(whole_job: Watched, server: Server) -> None:
+    page = whole_job.page
+    go(page, "plan")
+    page.locator('.cell[data-block="1"][data-op="linear"]').click()
+    page.reload()
+    page.wait_for_selector(".study-step")
+    expect(page.locator(".plan-name")).to_have_text("1xlinear")
+    go(page, "runs")
+    expect(page.locator("tr[data-job]")).to_have_count(4)
+    page.locator("tr[data-job]", has_text="measure").click()
+    expect(page.locator(".command-text")).to_contain_text("workbench measure")
+    expect(page.locator(".job-loss .loss-chart svg")).to_be_visible()
+    whole_job.shot("5-runs")
+
+
+def test_dark_and_phone(browser: Browser, server: Server, whole_job: Watched) -> None:
+    for width, height, scheme in ((1280, 900, "dark"), (390, 844, "light"), (390, 844, "dark")):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        other = watch(context)
+        page = open_page(other, server, "attention")
+        for name in ("attention", "plan", "compare", "runs"):
+            go(page, name)
+            overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert overflow <= 0, f"{name} is {overflow} px too wide at {width}"
+            other.shot(f"6-{name}-{width}-{scheme}")
+        assert page.evaluate("document.body.classList.contains('dark')") is (scheme == "dark")
+        context.close()
+
+
+def test_two_tabs_see_one_cancel(browser: Browser, server: Server, whole_job: Watched) -> None:
+    page = whole_job.page
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    second = watch(context)
+    open_page(second, server, "runs")
+    go(page, "attention")
+    page.locator("#page-attention").get_by_label("prompt").fill("a second tab")
+    page.locator("#page-attention").get_by_label("steps").fill("500")
+    page.locator("#capture-button").click()
+    row = second.page.locator("tr[data-job]", has_text="a second tab")
+    expect(row).to_contain_text(re.compile("starting|running"), timeout=JOB_MS)
+    row.locator("[data-verb=cancel]").click()
+    expect(row).to_contain_text("cancelled", timeout=20_000)
+    expect(page.locator(".job-bar")).to_be_hidden(timeout=20_000)
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sentence"),
+    [
+        ("capture", ["", 0, 2], "prompt is empty"),
+        ("capture", ["a ball", 0.5, 2], "Seed must be a whole number"),
+        ("capture", ["a ball", 0, 0], "'steps'"),
+        ("capture", ["a ball", None, 2], "Seed must be a whole number"),
+        ("capture", ["a ball", 0, 10**9], "'steps'"),
+        ("measure", ["99", ["R4"], 8], "Block 99 does not exist"),
+        ("measure", ["0", [], 8], "No rate is chosen"),
+        ("cost", [["R4"]], "one operator for each of the 3 blocks"),
+        ("cost", [["R4", "R0", "R4"]], "'R0' is not a whole number"),
+        ("compare", ["a ball", 0, 2, "student/../../x"], "No student is chosen"),
+    ],
+)
+def test_bad_input_through_the_api_is_the_sentence_of_the_form(
+    server: Server, name: str, values: list[Any], sentence: str
+) -> None:
+    before = len(Queue(server.workspace).list())
+    assert sentence in call(server, name, values)
+    assert len(Queue(server.workspace).list()) == before
+
+
+def call(server: Server, name: str, values: list[Any]) -> str:
+    """Call a named endpoint as a script would, and return the whole stream of its answer."""
+    address = f"{server.address}/gradio_api/call/{name}"
+    request = urllib.request.Request(
+        address, json.dumps({"data": values}).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{address}/{event}", timeout=30) as stream:
+        text: str = stream.read().decode()
+    return text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://attacker.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "attacker.example"}, 400),
+    ],
+)
+@pytest.mark.parametrize(
+    "path", ["/", "/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/component_server"]
+)
+def test_foreign_pages_are_refused_on_real_routes(
+    server: Server, path: str, headers: dict[str, str], status: int
+) -> None:
+    request = urllib.request.Request(server.address + path, b"{}", headers, method="POST")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    assert refused.value.code == status
