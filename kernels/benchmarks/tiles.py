@@ -58,7 +58,7 @@ def main() -> None:
     maps = draw_maps(MAIN_SHAPE[2], MAIN_SHAPE[3], device, torch.bfloat16)
     capability = 10 * torch.cuda.get_device_capability()[0] + torch.cuda.get_device_capability()[1]
     current = tiles_for(capability)
-    _, processors = triton_host.hardware(device)
+    _, processors = triton_host.hardware(query)
     state = triton_host.linear_state(
         key, value, None, maps[1], rate=None, tiles=current.state, processors=processors
     )

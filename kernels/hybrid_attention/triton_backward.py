@@ -71,6 +71,8 @@ def map_backward_kernel(
     grad_psi_out,
     grad_pre_out,
     grad_scale_out,
+    grad_b1_out,
+    grad_b2_out,
     in_b,
     in_n,
     in_h,
@@ -97,7 +99,7 @@ def map_backward_kernel(
     EDGE_2: tl.constexpr,
     EXACT: tl.constexpr,
 ):
-    """Write phi, hidden [rows, count, W], grad_psi, grad_pre and, per tile, d log_scale.
+    """Write phi, hidden [rows, count, W], grad_psi, grad_pre and, per tile, d log_scale, d b1 and d b2.
 
     ``left`` is read at the same tokens as the input; group and skip as in ``state_kernel``.
     right [rows, F, D], column_factor [rows, F] fp32, row_factor [rows, count] fp32. ``factor`` multiplies the gradient.
@@ -128,6 +130,7 @@ def map_backward_kernel(
     right += row.to(tl.int64) * F * D
     column_factor += row * F
     place = row.to(tl.int64) * count + index
+    part = (row * tl.num_programs(0) + tile).to(tl.int64)
 
     for first in tl.range(0, W, BLOCK_W):
         inner = first + tl.arange(0, BLOCK_W)
@@ -162,11 +165,12 @@ def map_backward_kernel(
         grad_scale += tl.sum(grad * phi, axis=1)
         slope = power_slope(positive, columns, EDGE_1, EDGE_2, DEGREE) * positivity_slope(psi, POSITIVITY)
         grad_psi = tl.where(valid[:, None], grad * slope * scale, 0.0)
+        tl.store(grad_b2_out + part * F + columns, tl.sum(grad_psi, axis=0))
         tl.store(phi_out + place[:, None] * F + columns[None, :], phi.to(x.dtype), mask=valid[:, None])
         tl.store(
             grad_psi_out + place[:, None] * F + columns[None, :], grad_psi.to(x.dtype), mask=valid[:, None]
         )
-    tl.store(grad_scale_out + row * tl.num_programs(0) + tile, tl.sum(grad_scale, axis=0))
+    tl.store(grad_scale_out + part, tl.sum(grad_scale, axis=0))
     tl.debug_barrier()
 
     for first in tl.range(0, W, BLOCK_W):
@@ -183,6 +187,7 @@ def map_backward_kernel(
         pre = tl.dot(x, weight, input_precision="ieee") + tl.load(b1 + inner).to(tl.float32)[None, :]
         grad_pre = grad_hidden * activation_slope(pre, ACTIVATION, EXACT)
         grad_pre = tl.where(valid[:, None], grad_pre, 0.0)
+        tl.store(grad_b1_out + part * W + inner, tl.sum(grad_pre, axis=0))
         tl.store(
             grad_pre_out + place[:, None] * W + inner[None, :], grad_pre.to(x.dtype), mask=valid[:, None]
         )

@@ -87,7 +87,9 @@ def map_gradients(
     phi, grad_psi = (x.new_empty(rows, count, num_features) for _ in range(2))
     hidden, grad_pre = (x.new_empty(rows, count, width) for _ in range(2))
     num_tiles = triton.cdiv(count, tiles.tokens)
-    grad_scale = x.new_empty(rows, num_tiles, dtype=torch.float32)
+    grad_scale, grad_bias_1, grad_bias_2 = (
+        x.new_empty(rows, num_tiles, size, dtype=torch.float32) for size in (1, width, num_features)
+    )
     triton_backward.map_backward_kernel[(num_tiles, rows)](
         x,
         *tensors[:5],
@@ -100,6 +102,8 @@ def map_gradients(
         grad_psi,
         grad_pre,
         grad_scale,
+        grad_bias_1,
+        grad_bias_2,
         *x.stride()[:3],
         *gradient.left.stride()[:3],
         tensors[5],
@@ -121,10 +125,10 @@ def map_gradients(
     x_rows = rows_by_head(linear_tokens(x, rate) if rate > 1 else x)
     per_row = (
         torch.bmm(x_rows.transpose(1, 2), grad_pre),
-        grad_pre.sum(dim=1, dtype=torch.float32),
+        grad_bias_1.sum(dim=1),
         torch.bmm(hidden.transpose(1, 2), grad_psi),
-        grad_psi.sum(dim=1, dtype=torch.float32),
-        grad_scale.sum(dim=1),
+        grad_bias_2.sum(dim=1),
+        grad_scale.sum(dim=(1, 2)),
     )
     found = [part.unflatten(0, (batch, heads)).float().sum(dim=0) for part in per_row]
     if parameters.log_scale.dim() == 0:

@@ -27,7 +27,7 @@ from kernels.hybrid_attention.sdpa import (
     softmax_and_weight,
 )
 from kernels.hybrid_attention.triton_gradients import linear_branch_gradients, output_gradients
-from kernels.hybrid_attention.triton_tiles import Tiles, TileSet, linear_indexing, tiles_for
+from kernels.hybrid_attention.triton_tiles import FULL_PRECISION, Tiles, TileSet, linear_indexing, tiles_for
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 WAVES = 2
@@ -42,12 +42,14 @@ class Options:
     tiles: TileSet | None = None
 
 
-def hardware(device: torch.device) -> tuple[TileSet, int]:
-    """Return the tiles and the number of multiprocessors of a device."""
+def hardware(x: Tensor) -> tuple[TileSet, int]:
+    """Return the tiles for a tensor's device and dtype, and the number of multiprocessors."""
+    device = x.device
     if device.type != "cuda":
         return tiles_for(0), 2
     major, minor = torch.cuda.get_device_capability(device)
-    return tiles_for(10 * major + minor), torch.cuda.get_device_properties(device).multi_processor_count
+    tile_set = FULL_PRECISION if is_exact(x) else tiles_for(10 * major + minor)
+    return tile_set, torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def is_exact(x: Tensor) -> bool:
@@ -140,11 +142,12 @@ def apply_state(
     *,
     tiles: Tiles,
     keep_denominator: bool,
+    in_place: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the merged output [B, N, H, D] and, if kept, the denominator [B, H, N] in fp32.
 
     A negative denominator marks a query whose linear mass was below zero and counted as zero; an infinite one marks
-    a query without mass. ``softmax`` is output [B, N, H, D] and mass [B, N, H] (None where it is 1).
+    a query without mass. ``in_place`` may overwrite the softmax output. ``softmax`` is output [B, N, H, D] and mass [B, N, H] (None where it is 1).
     """
     batch, tokens, heads, head_dim = query.shape
     arguments, choices = map_arguments(query_map, query)
@@ -153,7 +156,10 @@ def apply_state(
     tiles = tiles.fit(hidden=choices["W"], features=num_features)
     state_tensor, mass, count = state
     branch, weight = softmax
-    output = torch.empty(batch, tokens, heads, head_dim, device=query.device, dtype=query.dtype)
+    if branch is not None and in_place and branch.is_contiguous():
+        output = branch
+    else:
+        output = torch.empty(batch, tokens, heads, head_dim, device=query.device, dtype=query.dtype)
     kept = query.new_empty(batch, heads, tokens, dtype=torch.float32) if keep_denominator else None
     weight_BHN = None if weight is None else weight.to(torch.float32).transpose(1, 2).contiguous()
     read = query if branch is None else branch
@@ -210,7 +216,7 @@ class TritonHybrid(torch.autograd.Function):
             x if x is None or x.stride(-1) == 1 else x.contiguous()
             for x in (query, key, value, query_features, key_features)
         )
-        tile_set, processors = hardware(query.device)
+        tile_set, processors = hardware(query)
         tile_set = options.tiles or tile_set
         trains = any(ctx.needs_input_grad)
         trains_softmax = any(ctx.needs_input_grad[:3])
@@ -226,7 +232,14 @@ class TritonHybrid(torch.autograd.Function):
         )
         softmax = (None, None) if branch is None else (branch.output, weight)
         output, denominator = apply_state(
-            query, query_features, query_map, state, softmax, tiles=tile_set.apply, keep_denominator=trains
+            query,
+            query_features,
+            query_map,
+            state,
+            softmax,
+            tiles=tile_set.apply,
+            keep_denominator=trains,
+            in_place=not trains_softmax,
         )
         if trains:
             ctx.maps, ctx.options = maps, options
@@ -254,7 +267,7 @@ class TritonHybrid(torch.autograd.Function):
         query, key, value, query_features, key_features, output, denominator, own, weight, peak, *state = (
             ctx.saved_tensors
         )
-        tile_set, _ = hardware(query.device)
+        tile_set, _ = hardware(query)
         tile_set = ctx.options.tiles or tile_set
         rate = ctx.options.rate
         grads = output_gradients(grad, output, denominator, tiles=tile_set.backward)

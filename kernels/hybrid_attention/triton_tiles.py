@@ -44,7 +44,7 @@ class TileSet:
 
 HOPPER = TileSet(
     state=Tiles(tokens=128, hidden=64, features=128, warps=8, stages=2),
-    apply=Tiles(tokens=64, hidden=64, features=256, warps=8, stages=2),
+    apply=Tiles(tokens=128, hidden=64, features=256, warps=8, stages=2),
     backward=Tiles(tokens=64, hidden=64, features=64, warps=4, stages=2),
 )
 AMPERE_DATACENTER = TileSet(
@@ -57,6 +57,7 @@ CONSUMER = TileSet(
     apply=Tiles(tokens=64, hidden=32, features=64, warps=4, stages=1),
     backward=Tiles(tokens=64, hidden=32, features=32, warps=4, stages=2),
 )
+FULL_PRECISION = TileSet(*(Tiles(tokens=32, hidden=32, features=32, warps=4, stages=1) for _ in range(3)))
 TILES_BY_CAPABILITY = {
     80: AMPERE_DATACENTER,
     86: CONSUMER,

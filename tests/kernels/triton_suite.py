@@ -27,6 +27,8 @@ def bound(dtype, in_eps):
 
 
 def draw(tokens, head_dim, dtype, **choices):
+    if dtype == torch.float32 and head_dim > 32:
+        pytest.skip("fp32 runs without matrix units and is for testing alone: one head dimension is enough")
     inputs = draw_qkv(tokens, heads=2, head_dim=head_dim, dtype=dtype, device=DEVICE)
     return inputs, draw_maps(inputs[0], dtype=torch.float32, **choices)
 
@@ -57,7 +59,8 @@ def test_forward_from_maps(rate, stabilizer, tokens, head_dim, dtype):
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("rate", RATES)
 def test_forward_on_features(rate, tokens, dtype):
-    inputs = draw_qkv(tokens, heads=2, head_dim=HEAD_DIMS[-1], dtype=dtype, device=DEVICE)
+    head_dim = HEAD_DIMS[0 if dtype == torch.float32 else -1]
+    inputs = draw_qkv(tokens, heads=2, head_dim=head_dim, dtype=dtype, device=DEVICE)
     features = draw_features(inputs[0], 32)
     expected = hybrid_attention(*(x.double() for x in (*inputs, *features)), rate=rate, impl="reference")
     with poisoned_memory():
@@ -95,7 +98,8 @@ def gradients(inputs, maps, *, dtype, train_inputs, **options):
 def test_gradients_from_maps(rate, stabilizer, train_inputs, dtype):
     if stabilizer == "rowmax" and dtype != torch.float32 and train_inputs:
         pytest.skip("in half precision the row's maximum and its key may differ from fp64")
-    inputs, maps = draw(TOKENS[-1], HEAD_DIMS[-1], dtype, activation="silu", positivity="softplus")
+    head_dim = HEAD_DIMS[0 if dtype == torch.float32 else -1]
+    inputs, maps = draw(TOKENS[-1], head_dim, dtype, activation="silu", positivity="softplus")
     wide_inputs, wide_maps = widen(inputs, maps)
     options = {"rate": rate, "stabilizer": stabilizer, "train_inputs": train_inputs}
     expected = gradients(wide_inputs, wide_maps, dtype=torch.float64, impl="reference", **options)
