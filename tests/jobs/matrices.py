@@ -226,7 +226,9 @@ def concurrent_claims(folder: Path, *, jobs: int, claimers: int = 4) -> dict[str
         process.start()
     claimed: list[str] = []
     for _ in processes:
-        claimed += results.get()
+        claimed += wait_until(
+            lambda: [] if results.empty() else [results.get()], seconds=600, what="a claimer"
+        )[0]
     for process in processes:
         process.join()
     counts = queue.table.read("SELECT COUNT(*) AS n FROM jobs WHERE claim = 1 AND state = 'done'")[0]["n"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -102,9 +104,9 @@ class Table:
         Raises:
             DiskFull, WorkbenchError: nothing of the transaction was kept.
         """
-        connection = self.connection()
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection = self.connection()
+            _begin(connection)
             try:
                 yield connection
                 fault_point("commit")
@@ -168,6 +170,27 @@ class Table:
         if "readonly" in text or "unable to open" in text:
             return disk_error(self.path, OSError(30, str(error)))
         return WorkbenchError(f"The job table {self.path.name!r} could not be used ({error}); try again.")
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    """Take the write lock within ten seconds.
+
+    SQLite's own waiting looks ever more rarely, up to every 100 ms, and starves beside a writer that never
+    rests; this looks every few milliseconds at random.
+    """
+    until = time.monotonic() + BUSY_SECONDS
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(random.uniform(0.0005, 0.008))
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
 def _on_network(folder: Path) -> bool:
