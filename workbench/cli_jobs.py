@@ -164,21 +164,19 @@ def _open(workspace: Path | None) -> Queue:
 
 
 def _watch(queue: Queue, job_id: str, *, quiet: bool) -> Job:
-    shown, shown_at = "", -LINE_SECONDS
-    redraw = sys.stderr.isatty()
+    """Wait for the end; on a terminal one line is redrawn, elsewhere lines tell of changes and each 10 s."""
+    terminal = sys.stderr.isatty()
+    shown, shown_at = "", 0.0
     while True:
         job = queue.get(job_id)
         line = _line(queue, job)
-        now = time.monotonic()
-        key = line if redraw else f"{job.state}{job.stage}{job.message}"
-        if (not quiet and key != shown and not (redraw and job.ended)) or now - shown_at > LINE_SECONDS:
-            shown, shown_at = key, now
-            if not quiet:
-                sys.stderr.write(f"\r\x1b[K{line}" if redraw else f"{line}\n")
-                sys.stderr.flush()
+        key = line if terminal else f"{job.state}{job.stage}{job.message}"
+        if not quiet and (key != shown or time.monotonic() - shown_at > LINE_SECONDS):
+            shown, shown_at = key, time.monotonic()
+            sys.stderr.write(f"\r\x1b[K{line}" if terminal else f"{line}\n")
+            sys.stderr.flush()
         if job.ended:
-            if redraw and not quiet:
-                sys.stderr.write("\n")
+            sys.stderr.write("\n" if terminal and not quiet else "")
             return job
         queue.tend()
         time.sleep(POLL_SECONDS)
