@@ -113,7 +113,7 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 def build_pipeline(*, seed: int = 0) -> WanPipeline:
-    """Build the whole pipeline with random weights drawn from `seed`; torch's global generator is left as it was."""
+    """Build the whole pipeline with random weights drawn from `seed`, leaving torch's own generator alone."""
     import torch
     from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 

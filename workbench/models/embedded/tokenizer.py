@@ -10,33 +10,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-try:
-    from workbench.models.embedded.world import vocabulary
-except ImportError:
-
-    def vocabulary() -> tuple[str, ...]:
-        return tuple(
-            [
-                "a",
-                "an",
-                "the",
-                "and",
-                "is",
-                "red",
-                "green",
-                "blue",
-                "yellow",
-                "ball",
-                "cube",
-                "on",
-                "grey",
-                "floor",
-                "rolling",
-                "right",
-                "left",
-            ]
-        )
-
+from workbench.models.embedded.world import vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -70,7 +44,7 @@ def token_list() -> tuple[str, ...]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the tokenizer in memory: lower-casing, split at punctuation, `</s>` appended, padded on the right."""
+    """Build the tokenizer in memory: lower-cased, split at punctuation, ended by `</s>`, right-padded."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -1,0 +1,319 @@
+"""Train the embedded model from nothing, stage by stage, on a GPU or a CPU.
+
+    python -m workbench.models.embedded.train --stage all --out runs/embedded --minutes 30
+
+Every stage saves weights, AdamW's moments, running averages and randomness each minute; with `--resume` it
+goes on where it stopped. `run` is the same from Python, where a judge of finished clips can be passed in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from workbench.models.embedded.architecture import CODEC, TRANSFORMER, default_folder
+from workbench.models.embedded.training import codec_stage, transformer_stage
+from workbench.models.embedded.training.latents import build_latents, open_trained_codec
+from workbench.models.embedded.training.loop import Budget, Recorder
+from workbench.models.embedded.training.measures import measure_codec, reconstruct
+from workbench.models.embedded.training.pool import ClipPool, build_pool
+from workbench.models.embedded.training.sheets import save_sheet
+from workbench.models.embedded.world import Scene
+
+STAGES = (
+    "vae-images",
+    "vae-clips",
+    "vae-finish",
+    "vae-sharpen",
+    "transformer",
+    "transformer-finish",
+    "sample",
+    "export",
+)
+UNTIMED = ("sample", "export")
+SHARES = {
+    "vae-images": 0.04,
+    "vae-clips": 0.07,
+    "vae-finish": 0.24,
+    "vae-sharpen": 0.05,
+    "transformer": 0.5,
+    "transformer-finish": 0.1,
+}
+"""How `--stage all` divides its minutes."""
+
+Judge = Callable[[torch.Tensor, Sequence[Scene]], dict[str, Any]]
+"""Judges sampled clips, bytes [B, F, H, W, 3], against the scenes that were asked for."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train and how long.
+
+    Attributes:
+        out: Output folder: parts, `log.jsonl`, `result.json`, contact sheets.
+        budgets: Budget of every stage to run, in order.
+        device: "cuda" or "cpu".
+        seed: Seed of weights, clips and noise.
+        resume: Go on from the parts in `out` (a part without files starts fresh).
+        deadline: Seconds after which everything stops cleanly, or None.
+        clips: Clips in the codec's pool.
+        latents: Clips in the transformer's pool.
+        held_out: Held-out clips for measures.
+        workers: Processes that draw scenes.
+        compact: Keep 16 bits of every number in checkpoints.
+        compiled: Compile the transformer.
+        compile_cache: File that keeps the compiled kernels between runs.
+        batch: Clips a step; None for the stage's own.
+        target: Where `export` writes.
+        log_every: Steps between log lines.
+    """
+
+    out: Path
+    budgets: dict[str, Budget]
+    device: str = "cpu"
+    seed: int = 0
+    resume: bool = False
+    deadline: float | None = None
+    clips: int = 2000
+    latents: int = 8000
+    held_out: int = 48
+    workers: int = 1
+    compact: bool = False
+    compiled: bool = False
+    compile_cache: Path | None = None
+    batch: int | None = None
+    target: Path | None = None
+    log_every: int = 20
+
+
+def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
+    """Run the stages of `options` and write `result.json`; returns its content.
+
+    Args:
+        options: What to train.
+        judge: Judges sampled held-out clips after the transformer's stages.
+
+    Raises:
+        ValueError: on an unknown stage, or when the transformer is to be trained without a codec.
+    """
+    unknown = [stage for stage in options.budgets if stage not in STAGES]
+    if unknown:
+        raise ValueError(f"Unknown stage '{unknown[0]}'; expected one of {', '.join(STAGES)}.")
+    started = time.monotonic()
+    options.out.mkdir(parents=True, exist_ok=True)
+    recorder = Recorder(
+        options.out,
+        deadline=None if options.deadline is None else started + options.deadline,
+        compact=options.compact,
+        log_every=options.log_every,
+    )
+    if options.device == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    result = _read_result(options.out) | {"hardware": hardware(options.device), "seed": options.seed}
+    held_out = build_pool(
+        options.held_out, seed=options.seed + 7, split="held-out", device=options.device, workers=1
+    )
+    recorder.write(event="start", device=options.device, seconds=time.monotonic() - started)
+    if any(stage in codec_stage.STAGES for stage in options.budgets):
+        _train_codec(options, recorder, held_out, result)
+    if any(stage in transformer_stage.STAGES for stage in options.budgets):
+        _train_transformer(options, recorder, result)
+    if "sample" in options.budgets:
+        _sample(options, held_out, result, judge)
+    if "export" in options.budgets:
+        from workbench.models.embedded.training.export import export
+
+        result["export"] = export(options.out, options.target or default_folder())
+    result["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+    (options.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    recorder.write(event="end", seconds=time.monotonic() - started)
+    return result
+
+
+def _train_codec(options: Options, recorder: Recorder, held_out: ClipPool, result: dict[str, Any]) -> None:
+    moment = time.monotonic()
+    pool = build_pool(
+        options.clips, seed=options.seed, split="train", device=options.device, workers=options.workers
+    )
+    recorder.write(event="rendered", clips=len(pool), seconds=time.monotonic() - moment)
+    part = codec_stage.open_codec(
+        options.out, device=options.device, seed=options.seed, resume=options.resume
+    )
+    form: codec_stage.ConvolutionForm = "conv3d"
+    if options.device == "cuda":
+        form, times = codec_stage.fastest_form(
+            part, pool, batch=codec_stage.STAGES["vae-finish"].batch, dtype=torch.bfloat16
+        )
+        recorder.write(event="convolution form", form=form, milliseconds=times)
+    for name in codec_stage.STAGES:
+        if name in options.budgets and not recorder.out_of_time():
+            codec_stage.train_codec_stage(
+                part,
+                name,
+                pool=pool,
+                held_out=held_out,
+                budget=options.budgets[name],
+                recorder=recorder,
+                form=form,
+                batch=options.batch,
+            )
+    codec = codec_stage.WholeClip(part.module)
+    dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
+    with part.averaged():
+        measures = measure_codec(codec, held_out, dtype=dtype).as_dict()
+        shown = held_out.frames[: min(12, len(held_out))]
+        rebuilt = reconstruct(codec, shown, dtype=dtype)
+    pairs = [clip for pair in zip(shown, rebuilt, strict=True) for clip in pair]
+    save_sheet(options.out / "codec.png", pairs)
+    progress = part.progress
+    result["codec"] = {
+        "held_out": measures,
+        "steps": progress.steps,
+        "samples": progress.samples,
+        "minutes": round(progress.seconds / 60, 2),
+        "architecture": CODEC,
+    }
+
+
+def _train_transformer(options: Options, recorder: Recorder, result: dict[str, Any]) -> None:
+    moment = time.monotonic()
+    if options.compile_cache is not None and options.compile_cache.is_file():
+        torch.compiler.load_cache_artifacts(options.compile_cache.read_bytes())
+    part = transformer_stage.open_denoiser(
+        options.out, device=options.device, seed=options.seed, resume=options.resume
+    )
+    latents = build_latents(
+        options.out,
+        options.latents,
+        seed=options.seed,
+        device=options.device,
+        workers=options.workers,
+        scale=transformer_stage.latent_scale(part),
+    )
+    recorder.write(event="latents", clips=len(latents), seconds=time.monotonic() - moment)
+    for name in transformer_stage.STAGES:
+        if name in options.budgets and not recorder.out_of_time():
+            transformer_stage.train_transformer_stage(
+                part,
+                name,
+                pool=latents,
+                budget=options.budgets[name],
+                recorder=recorder,
+                compiled=options.compiled,
+                batch=options.batch,
+            )
+    if options.compiled and options.compile_cache is not None:
+        artifacts = torch.compiler.save_cache_artifacts()
+        if artifacts is not None:
+            options.compile_cache.write_bytes(artifacts[0])
+    made = len(latents)
+    latents.close()
+    progress = part.progress
+    result["transformer"] = {
+        "steps": progress.steps,
+        "samples": progress.samples,
+        "minutes": round(progress.seconds / 60, 2),
+        "clips_in_pool": made,
+        "architecture": TRANSFORMER,
+    }
+
+
+def _sample(options: Options, held_out: ClipPool, result: dict[str, Any], judge: Judge | None) -> None:
+    """Sample every held-out prompt once; keep latents, a contact sheet and, with a judge, its verdicts."""
+    codec = open_trained_codec(options.out, device=options.device)
+    part = transformer_stage.open_denoiser(
+        options.out, device=options.device, seed=options.seed, averaged_only=True
+    )
+    scale = transformer_stage.latent_scale(part)
+    if scale is None:
+        raise ValueError(f"There is no trained transformer in {options.out}.")
+    latents = transformer_stage.sample_latents(part, held_out.tokens[:, 0], seed=options.seed)
+    clips = transformer_stage.decode_latents(codec, latents, scale)
+    save_file({"latents": latents.to(torch.bfloat16).cpu().contiguous()}, options.out / "samples.safetensors")
+    save_sheet(options.out / "samples.png", list(clips[:48]), columns=3)
+    result["sampled"] = held_out.captions
+    if judge is not None:
+        result["adherence"] = judge(clips, held_out.scenes)
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """Return what this ran on and with."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _read_result(folder: Path) -> dict[str, Any]:
+    path = folder / "result.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Turn command-line arguments into options."""
+    parser = argparse.ArgumentParser(prog="python -m workbench.models.embedded.train", description=__doc__)
+    parser.add_argument("--stage", default="all", help=f"all, or some of: {', '.join(STAGES)}")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--minutes", help="minutes: in all for --stage all, else one number per stage")
+    parser.add_argument("--steps", help="steps per stage instead of minutes (repeatable to the bit)")
+    parser.add_argument(
+        "--device", choices=["cuda", "cpu"], default="cuda" if torch.cuda.is_available() else "cpu"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the output folder")
+    parser.add_argument("--deadline", type=float, help="seconds after which to stop cleanly")
+    parser.add_argument("--target", type=Path, help="where export writes (default: the shipped weights)")
+    parser.add_argument("--compact", action="store_true", help="16-bit checkpoints, for transport")
+    parser.add_argument("--compile", action="store_true", dest="compiled", help="compile the transformer")
+    parser.add_argument("--compile-cache", type=Path, help="file that keeps compiled kernels between runs")
+    for name in ("seed", "clips", "latents", "held-out", "workers", "batch", "log-every"):
+        parser.add_argument(f"--{name}", type=int)
+    values = vars(parser.parse_args(arguments))
+    stages = list(STAGES) if values["stage"] == "all" else values.pop("stage").split(",")
+    values.pop("stage", None)
+    budgets = _budgets(stages, values.pop("minutes"), values.pop("steps"), parser)
+    return Options(budgets=budgets, **{key: value for key, value in values.items() if value is not None})
+
+
+def _budgets(
+    stages: list[str], minutes: str | None, steps: str | None, parser: argparse.ArgumentParser
+) -> dict[str, Budget]:
+    trained = [stage for stage in stages if stage not in UNTIMED]
+    if steps is not None:
+        counts = [int(value) for value in steps.split(",")]
+        counts = counts * len(trained) if len(counts) == 1 else counts
+        budgets = dict(zip(trained, (Budget(steps=count) for count in counts), strict=False))
+    elif minutes is not None:
+        spans = [float(value) for value in minutes.split(",")]
+        if len(spans) == 1 and len(trained) > 1:
+            spans = [spans[0] * SHARES.get(stage, 0) for stage in trained]
+        budgets = dict(zip(trained, (Budget(minutes=span) for span in spans), strict=False))
+    else:
+        budgets = {}
+    if len(budgets) != len(trained):
+        parser.error("give --minutes or --steps: one number, or one for every stage")
+    return budgets | {stage: Budget(steps=0) for stage in stages if stage in UNTIMED}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the command."""
+    result = run(parse(arguments))
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The state of a training part: weights, their running average, AdamW's moments, counters and randomness.
+
+A part is saved as four safetensors files, so that a continued run neither restarts Adam nor repeats noise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+WEIGHTS, AVERAGE, FIRST, SECOND = "weights", "average", "first_moment", "second_moment"
+RNG_KEY = "generator"
+
+
+@dataclass
+class Progress:
+    """How far a part has come.
+
+    Attributes:
+        stage: Name of the running stage.
+        stage_steps: Steps done in it.
+        stage_seconds: Seconds spent in it.
+        steps: Steps done in all stages of the part.
+        samples: Clips or images seen in all stages.
+        seconds: Seconds spent in all stages.
+        done: Names of the finished stages.
+        facts: Anything else that a continued run must know.
+    """
+
+    stage: str = ""
+    stage_steps: int = 0
+    stage_seconds: float = 0.0
+    steps: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    done: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def enter(self, stage: str) -> None:
+        """Start `stage`, or go on with it."""
+        if self.stage != stage:
+            self.stage, self.stage_steps, self.stage_seconds = stage, 0, 0.0
+
+    def count(self, samples: int, seconds: float) -> None:
+        """Count one step."""
+        self.stage_steps += 1
+        self.steps += 1
+        self.samples += samples
+        self.stage_seconds += seconds
+        self.seconds += seconds
+
+
+class Part:
+    """A module in training together with everything a continued run needs.
+
+    Args:
+        module: What is trained; kept in float32.
+        seed: Seed of the part's own generator.
+        weight_decay: Of matrices and kernels; vectors have none.
+    """
+
+    def __init__(self, module: torch.nn.Module, *, seed: int, weight_decay: float = 0.0) -> None:
+        self.module = module
+        self.named = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        self.parameters: list[torch.Tensor] = list(self.named.values())
+        device = self.parameters[0].device
+        groups = [
+            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-8, fused=device.type == "cuda"
+        )
+        self.average = [value.detach().clone() for value in self.parameters]
+        self.generator = torch.Generator(device=device)
+        self.generator.manual_seed(seed)
+        self.seed = seed
+        self.progress = Progress()
+
+    @property
+    def device(self) -> torch.device:
+        return self.parameters[0].device
+
+    def freeze(self, prefixes: tuple[str, ...]) -> None:
+        """Train on from the averaged weights, with those whose names start so left as they are."""
+        if not self.progress.stage_steps:
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, self.average)
+        for name, value in self.named.items():
+            value.requires_grad_(not name.startswith(prefixes))
+
+    def update(self, learning_rate: float, *, clip: float, decay: float) -> torch.Tensor:
+        """Take one AdamW step from the gradients in place and move the average; returns the gradient norm."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        done = self.progress.stage_steps
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, self.parameters, 1 - min(decay, (1 + done) / (10 + done)))
+        return norm
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged weights in place for the length of the block."""
+        own = [value.detach().clone() for value in self.parameters]
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self.average)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, own)
+
+    def save(self, folder: Path, *, compact: bool = False) -> None:
+        """Write the part; `compact` keeps 16 bits of every number, for transport."""
+        folder.mkdir(parents=True, exist_ok=True)
+        states = [self.optimizer.state.get(value, {}) for value in self.parameters]
+        first = [s.get("exp_avg", torch.zeros_like(p)) for s, p in zip(states, self.parameters, strict=True)]
+        second = [
+            s.get("exp_avg_sq", torch.zeros_like(p)) for s, p in zip(states, self.parameters, strict=True)
+        ]
+        half = torch.float16 if compact else torch.float32
+        moment = torch.bfloat16 if compact else torch.float32
+        meta = {
+            "progress": asdict(self.progress),
+            "adam_steps": int(states[0]["step"].item()) if states[0] else 0,
+            "seed": self.seed,
+            "device": self.device.type,
+            "compact": compact,
+        }
+        weights = self._named(self.parameters, half)
+        weights[RNG_KEY] = self.generator.get_state()
+        _write(folder / f"{WEIGHTS}.safetensors", weights, meta)
+        _write(folder / f"{AVERAGE}.safetensors", self._named(self.average, half), meta)
+        _write(folder / f"{FIRST}.safetensors", self._named(first, moment), meta)
+        if compact:
+            second = [value.sqrt() for value in second]
+        _write(folder / f"{SECOND}.safetensors", self._named(second, moment), meta)
+
+    def load(self, folder: Path) -> None:
+        """Go on from a saved part.
+
+        Raises:
+            ValueError: if the files are of another architecture or do not belong together.
+        """
+        meta = read_meta(folder)
+        weights, average = _read(folder / f"{WEIGHTS}.safetensors"), _read(folder / f"{AVERAGE}.safetensors")
+        first, second = _read(folder / f"{FIRST}.safetensors"), _read(folder / f"{SECOND}.safetensors")
+        state = weights.pop(RNG_KEY)
+        if set(weights) != set(self.named):
+            raise ValueError(f"{folder} was written by another architecture.")
+        with torch.no_grad():
+            for index, (name, value) in enumerate(self.named.items()):
+                value.copy_(weights[name])
+                self.average[index].copy_(average[name])
+                spread = second[name].float()
+                self.optimizer.state[value] = {
+                    "step": torch.tensor(float(meta["adam_steps"])).to(
+                        value.device if value.is_cuda else "cpu"
+                    ),
+                    "exp_avg": first[name].float().to(value.device),
+                    "exp_avg_sq": (spread.square() if meta["compact"] else spread).to(value.device),
+                }
+        if not meta["adam_steps"]:
+            self.optimizer.state.clear()
+        self.progress = Progress(**meta["progress"])
+        if meta["device"] == self.device.type:
+            self.generator.set_state(state)
+        else:
+            self.generator.manual_seed(self.seed + self.progress.steps)
+
+    def _named(self, values: list[torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        return {
+            name: value.detach().to(dtype).cpu().contiguous()
+            for name, value in zip(self.named, values, strict=True)
+        }
+
+
+def is_saved(folder: Path) -> bool:
+    """Tell whether a complete part lies in `folder`."""
+    return all((folder / f"{name}.safetensors").is_file() for name in (WEIGHTS, AVERAGE, FIRST, SECOND))
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Return the counters of a saved part."""
+    with safe_open(folder / f"{AVERAGE}.safetensors", framework="pt") as file:
+        return dict(json.loads(file.metadata()["state"]))
+
+
+def load_average(folder: Path, module: torch.nn.Module) -> dict[str, Any]:
+    """Put the averaged weights of a saved part into `module`; only `average.safetensors` is read.
+
+    Returns:
+        The part's facts.
+    """
+    values = _read(folder / f"{AVERAGE}.safetensors")
+    own = dict(module.named_parameters())
+    if set(values) != set(own):
+        raise ValueError(f"{folder} was written by another architecture.")
+    with torch.no_grad():
+        for name, value in values.items():
+            own[name].copy_(value)
+    return dict(read_meta(folder)["progress"]["facts"])
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    save_file(tensors, unfinished, metadata={"state": json.dumps(meta)})
+    unfinished.replace(path)
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

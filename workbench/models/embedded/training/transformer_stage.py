@@ -1,0 +1,221 @@
+"""The transformer's stage: flow matching on the codec's latents, with the text encoder trained along."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from torch import nn
+
+from workbench.models.embedded.architecture import (
+    GUIDANCE_SCALE,
+    NUM_STEPS,
+    build_scheduler,
+    build_text_encoder,
+    build_transformer,
+)
+from workbench.models.embedded.tokenizer import TEXT_LENGTH, token_list
+from workbench.models.embedded.training.latents import LatentPool
+from workbench.models.embedded.training.loop import Budget, Recorder, Schedule, StagePlan, run_stage
+from workbench.models.embedded.training.state import Part, is_saved, load_average
+from workbench.models.embedded.whole_clip import WholeClip
+
+FOLDER = "transformer"
+STAGES = {
+    "transformer": Schedule(peak=1.2e-3, final=0.01, warmup=200, decay=0.999),
+    "transformer-finish": Schedule(peak=3e-4, final=0.01, warmup=20, decay=0.999),
+}
+BATCH, CPU_BATCH = 128, 4
+EMPTY_PROMPT_SHARE = 0.1
+CALLED_LENGTHS = (TEXT_LENGTH, 128, 226, 512)
+"""Text lengths at which the model may be called: it learns that the amount of padding does not matter."""
+
+
+class PaddedTextProcessor(WanAttnProcessor):
+    """Cross-attention in which the last text token, always padding, stands for a given number of them.
+
+    In the pipeline a prompt is padded with equal tokens to the called length. One token with the logarithm of
+    their number added to its scores gives the same sum at a fraction of the cost.
+    """
+
+    def __init__(self, bias: torch.Tensor) -> None:
+        super().__init__()
+        self.bias = bias
+
+    def __call__(  # type: ignore[no-untyped-def]
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None
+    ) -> torch.Tensor:
+        mask = self.bias.to(hidden_states.dtype).expand(hidden_states.shape[0], 1, hidden_states.shape[1], -1)
+        return super().__call__(attn, hidden_states, encoder_hidden_states, mask, rotary_emb)
+
+
+class Denoiser(nn.Module):
+    """Text encoder and transformer as they are trained together.
+
+    Args:
+        vocabulary_size: Tokens of the text encoder.
+    """
+
+    def __init__(self, vocabulary_size: int) -> None:
+        super().__init__()
+        self.text_encoder = build_text_encoder(vocabulary_size)
+        self.transformer = build_transformer()
+
+    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return text embeddings [B, L, 128] of token ids [B, L], zero at padding, as in the pipeline."""
+        mask = tokens != 0
+        hidden = self.text_encoder(tokens, mask.long()).last_hidden_state
+        return hidden * mask[..., None].to(hidden.dtype)
+
+    def forward(self, noisy: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Return the velocity for latents [B, 16, T, H, W] at noise level `sigma` [B] in 0 to 1."""
+        return self.transformer(noisy, sigma * 1000, text, return_dict=False)[0]
+
+
+def padding_bias(length: int, *, device: torch.device | str) -> torch.Tensor:
+    """Return the score bias [1, 1, 1, TEXT_LENGTH] with which a text stands for one padded to `length`."""
+    bias = torch.zeros(1, 1, 1, TEXT_LENGTH, device=device)
+    bias[..., -1] = math.log(length - TEXT_LENGTH + 1)
+    return bias
+
+
+def use_padding_bias(transformer: Any, bias: torch.Tensor) -> None:
+    """Let every cross-attention of `transformer` count padding by `bias`, which may change in place."""
+    for block in transformer.blocks:
+        block.attn2.set_processor(PaddedTextProcessor(bias))
+
+
+def open_denoiser(
+    folder: Path, *, device: str, seed: int, resume: bool = False, averaged_only: bool = False
+) -> Part:
+    """Build text encoder and transformer: fresh, from their last checkpoint, or averaged weights only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        denoiser = Denoiser(len(token_list()))
+    denoiser.text_encoder.shared.weight.requires_grad_(True)
+    facts = load_average(folder / FOLDER, denoiser) if averaged_only else {}
+    part = Part(denoiser.to(device), seed=seed + 1, weight_decay=0.01)
+    part.progress.facts = facts
+    if resume and is_saved(folder / FOLDER):
+        part.load(folder / FOLDER)
+    return part
+
+
+def latent_scale(part: Part) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return mean and deviation of the latents a part was trained on, [16] each, or None for a fresh part."""
+    facts = part.progress.facts
+    return (torch.tensor(facts["mean"]), torch.tensor(facts["std"])) if "mean" in facts else None
+
+
+def draw_sigma(batch: int, *, generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    """Draw noise levels: logit-normal around 0.6, one in ten uniform so that both ends are seen."""
+    normal = torch.randn(batch, generator=generator, device=device)
+    uniform = torch.rand(2, batch, generator=generator, device=device)
+    return torch.where(uniform[0] < 0.1, uniform[1], torch.sigmoid(0.4 + 1.1 * normal))
+
+
+def train_transformer_stage(
+    part: Part,
+    name: str,
+    *,
+    pool: LatentPool,
+    budget: Budget,
+    recorder: Recorder,
+    compiled: bool = False,
+    batch: int | None = None,
+) -> bool:
+    """Run or go on with one of `STAGES`; returns whether it is finished."""
+    device = part.device
+    batch = batch or (BATCH if device.type == "cuda" else CPU_BATCH)
+    denoiser: Any = part.module
+    bias = padding_bias(TEXT_LENGTH, device=device)
+    use_padding_bias(denoiser.transformer, bias)
+    part.progress.facts |= {"mean": pool.mean.tolist(), "std": pool.std.tolist()}
+    empty = empty_prompt(device)
+    lengths = torch.tensor([math.log(length - TEXT_LENGTH + 1) for length in CALLED_LENGTHS], device=device)
+    velocity = torch.compile(denoiser) if compiled else denoiser
+
+    def step() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        pool.collect()
+        random: dict[str, Any] = {"generator": part.generator, "device": device}
+        clips = torch.randint(len(pool), (batch,), **random)
+        which = torch.randint(pool.tokens.shape[1], (batch,), **random)
+        dropped = torch.rand(batch, 1, **random) < EMPTY_PROMPT_SHARE
+        tokens = torch.where(dropped, empty, pool.tokens[clips, which])
+        bias[..., -1] = lengths[torch.randint(len(lengths), (1,), **random)]
+        clean = pool.latents[clips].float()
+        noise = torch.randn(clean.shape, **random)
+        sigma = draw_sigma(batch, generator=part.generator, device=device)
+        share = sigma.view(-1, 1, 1, 1, 1)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            text = denoiser.encode_text(tokens)
+            found = velocity((1 - share) * clean + share * noise, sigma, text)
+        error = (found.float() - (noise - clean)).square().mean((1, 2, 3, 4))
+        high = sigma > 0.7
+        values = {"high_noise": (error * high).sum() / high.sum().clamp(min=1)}
+        return error.mean(), {key: value.detach() for key, value in values.items()}
+
+    plan = StagePlan(name, FOLDER, budget, STAGES[name], batch)
+    return run_stage(part, plan, step=step, recorder=recorder)
+
+
+@torch.no_grad()
+def sample_latents(
+    part: Part,
+    tokens: torch.Tensor,
+    *,
+    seed: int = 0,
+    steps: int = NUM_STEPS,
+    guidance: float = GUIDANCE_SCALE,
+) -> torch.Tensor:
+    """Sample latents for every prompt with the pipeline's scheduler and classifier-free guidance.
+
+    Args:
+        part: The denoiser.
+        tokens: Token ids [B, TEXT_LENGTH].
+        seed: Seed of the noise.
+        steps: Euler steps.
+        guidance: Guidance scale.
+
+    Returns:
+        Normalised latents, float32 [B, 16, 5, 16, 16].
+    """
+    device = part.device
+    denoiser: Any = part.module
+    use_padding_bias(denoiser.transformer, padding_bias(TEXT_LENGTH, device=device))
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn((len(tokens), 16, 5, 16, 16), generator=generator).to(device)
+    scheduler = build_scheduler()
+    scheduler.set_timesteps(steps, device=device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        text = denoiser.encode_text(tokens)
+        nothing = denoiser.encode_text(empty_prompt(device).expand(len(tokens), -1))
+        for time in scheduler.timesteps:
+            sigma = (time / 1000).expand(len(tokens)).float()
+            with_text = denoiser(latents, sigma, text).float()
+            without = denoiser(latents, sigma, nothing).float()
+            guided = without + guidance * (with_text - without)
+            latents = scheduler.step(guided, time, latents, return_dict=False)[0]
+    return latents
+
+
+@torch.no_grad()
+def decode_latents(
+    codec: WholeClip, latents: torch.Tensor, scale: tuple[torch.Tensor, torch.Tensor], *, batch: int = 16
+) -> torch.Tensor:
+    """Decode normalised latents [B, 16, T, h, w] of a mean and deviation to bytes [B, F, H, W, 3]."""
+    mean, std = (value.to(latents.device).view(1, -1, 1, 1, 1) for value in scale)
+    dtype = torch.bfloat16 if latents.is_cuda else torch.float32
+    grid = (latents.float() * std + mean).permute(0, 2, 3, 4, 1).to(dtype)
+    clips = [codec.decode(grid[start : start + batch]).float() for start in range(0, len(grid), batch)]
+    return torch.cat(clips).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+
+
+def empty_prompt(device: torch.device | str) -> torch.Tensor:
+    """Return the token ids of the empty prompt, [TEXT_LENGTH]: the end token, then padding."""
+    tokens = torch.zeros(TEXT_LENGTH, dtype=torch.long, device=device)
+    tokens[0] = 1
+    return tokens
