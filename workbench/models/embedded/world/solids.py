@@ -165,10 +165,14 @@ INTERSECT: dict[Shape, Callable[[torch.Tensor, Vector], Hits]] = {
 def pattern(shape: Shape, point: Vector, *, checked: bool) -> torch.Tensor:
     """Large soft pattern on a solid: about 1 on light parts and 0 on dark ones."""
     x, y, z = point
-    if shape in ("cube", "diamond"):
+    if shape == "cube":
         wave = torch.sin(4.4 * y + 0.8)
         if checked:
-            wave = torch.sin(4.0 * x + 0.01) * torch.sin(4.0 * y + 0.01) * torch.sin(4.0 * z + 0.01) * 1.6
+            wave = _square(x) * _square(y) * _square(z) * 1.5
+    elif shape == "diamond":
+        wave = torch.sin(4.4 * y + 0.8)
+        if checked:
+            wave = torch.sin(4 * torch.atan2(z, x)) * torch.tanh(9 * torch.sin(5.2 * y)) * 1.5
     elif shape == "ring":
         wave = torch.sin(4 * torch.atan2(y, x) + 0.7)
         if checked:
@@ -178,3 +182,8 @@ def pattern(shape: Shape, point: Vector, *, checked: bool) -> torch.Tensor:
         if checked:
             wave = wave * torch.sin(2.9 * y) * 1.5
     return torch.sigmoid(wave * 9)
+
+
+def _square(along: torch.Tensor) -> torch.Tensor:
+    """One of two squares along an edge of the cube; the sign of the side where it is the face's own axis."""
+    return torch.where(along.abs() > 0.79, along.sign(), torch.sin(3.927 * along))
