@@ -1,4 +1,4 @@
-"""Start the workbench in the browser: python app.py [--port N] [--workspace DIR] [--model NAME] [--no-browser]."""
+"""Start the workbench in the browser: python app.py [--port N] [--workspace DIR] [--no-browser]."""
 
 import argparse
 import os

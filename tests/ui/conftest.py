@@ -123,7 +123,8 @@ def wait_until_up(address: str, process: subprocess.Popen[bytes], *, seconds: fl
 
 
 BENCH = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/workbench/static/workbench.css">
-<body class="workbench"><div class="toasts"></div><main style="max-width:760px;margin:24px auto"><div id="part" class="part"></div></main>
+<body class="workbench"><div class="toasts"></div>
+<main style="max-width:760px;margin:24px auto"><div id="part" class="part"></div></main>
 <script type="module">
   window.place = async (script, props, answers = {}) => {
     const { mount } = await import(`/workbench/static/${script}.js`);

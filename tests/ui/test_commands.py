@@ -35,9 +35,13 @@ def test_the_command_line_takes_it(kind: str, settings: dict[str, object], works
             assert context.params[name] == settings[name]
 
 
-def test_prices_come_from_earlier_jobs_only() -> None:
+def test_prices_grow_with_the_work_and_not_with_loading_the_model() -> None:
     sizes = {"num_blocks": 10, "default_steps": 20}
-    assert expected_seconds([], "capture", 20, sizes=sizes) is None
     assert work_units("measure", {"blocks": None, "rates": ["R4"], "updates": 5}, **sizes) == 50
+    assert work_units("capture", {}, **sizes) == 20
+    rows = [{"stage": "sampling", "step": step, "seconds": 10.0 + step} for step in range(1, 5)]
+    assert expected_seconds(rows, 20.0, ratio=1) == pytest.approx(20)
+    assert expected_seconds(rows, 20.0, ratio=10) == pytest.approx(17 + 30)
+    assert expected_seconds([], 20.0, ratio=10) == 20
     assert priced("Capture", None) == "Capture" and priced("Capture", 13.2) == "Capture, about 13 s"
     assert priced("Measure", 600) == "Measure, about 10 min"

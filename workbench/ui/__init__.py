@@ -1,1 +1,1 @@
-"""The Gradio interface. The only package that imports gradio; it shows artefacts and queues jobs, and computes nothing."""
+"""The Gradio interface: shows artefacts and queues jobs, computes nothing. The only importer of gradio."""

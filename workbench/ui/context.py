@@ -54,17 +54,21 @@ class Context:
         return model_facts(self.model)
 
     def price(self, verb: str, kind: str, settings: Mapping[str, Any]) -> str:
-        """Return the word on a button with what it should take, judged by the last such job; else the word."""
+        """Return the word on a button, with what it should take where an earlier job tells."""
+        done = [job for job in self.queue.list(states=("done",)) if job.kind == kind and self._is_mine(job)]
+        if not done:
+            return verb
+        last = done[-1]
         sizes = {"num_blocks": self.facts.num_blocks, "default_steps": self.facts.default_steps}
-        units = work_units(kind, settings, **sizes)
-        jobs = [job for job in self.queue.list(states=("done",)) if self._is_of_model(job)]
-        return priced(verb, expected_seconds(jobs, kind, units, sizes=sizes))
+        ratio = work_units(kind, settings, **sizes) / work_units(kind, last.config, **sizes)
+        rows, _ = self.queue.metrics(last.id)
+        return priced(verb, expected_seconds(rows, last.seconds, ratio=ratio))
 
-    def _is_of_model(self, job: Job) -> bool:
+    def _is_mine(self, job: Job) -> bool:
         return job.kind == "compare" or job.config.get("model") == self.model
 
     def submit(self, kind: str, settings: Mapping[str, Any], *, title: str) -> Job:
-        """Check the settings and queue the step; the same work that is still under way is returned instead.
+        """Check the settings and queue the step; the same work still under way is returned instead.
 
         Raises:
             InputError: one sentence that names the setting.

@@ -1,7 +1,7 @@
-"""What stands before gradio: only this machine's own page may talk to the server, and only as much as it needs.
+"""What stands before gradio: only our own page may talk to the server, and only as much as it needs.
 
-Pure ASGI, knows nothing of gradio or of the workbench. Gradio's own rules protect JSON calls on localhost alone;
-a foreign multipart upload would be stored even there.
+Pure ASGI, knows nothing of gradio or of the workbench. Gradio's own rules protect JSON calls on localhost
+alone; a foreign multipart upload would be stored even there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The two folders the browser may read: the interface's own scripts and styles, and finished clips.
 
-Knows paths and file types; knows nothing of gradio. A clip is served by the id of its folder, never by a path.
+Knows paths and file types; knows nothing of gradio. A clip is served by the id of its folder, never by path.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ def check_host(host: str, port: int) -> None:
     """
     if host not in LOOPBACK:
         raise InputError(
-            f"The workbench serves this machine only, not {host!r}; to reach it from another one, start it here "
-            f"and run there: {tunnel(port)}"
+            f"The workbench serves this machine only, not {host!r}; to reach it from another one, "
+            f"start it here and run there: {tunnel(port)}"
         )
 
 

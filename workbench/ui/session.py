@@ -52,7 +52,7 @@ def restore(workspace: Workspace, asked: Mapping[str, str]) -> Study:
 
 def adopt(study: Study, workspace: Workspace, results: Iterable[Path]) -> Study:
     """Return the study with what finished jobs made."""
-    changes = {}
+    changes: dict[str, str] = {}
     for path in results:
         for part, (kind, document) in FOLDERS.items():
             folder = path if path.is_dir() else path.parent

@@ -1,4 +1,4 @@
-"""Gradio's own controls in the colours and sizes of `tokens.css`. Knows tokens by name, states no value itself."""
+"""Gradio's own controls in the colours and sizes of `tokens.css`, by name: no value is stated here."""
 
 from __future__ import annotations
 

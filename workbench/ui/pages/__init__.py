@@ -1,1 +1,1 @@
-"""One file per page. A page builds its form and its parts; its handlers build one config and queue one job."""
+"""One file per page: it builds its form and parts; its handlers build one config and queue one job."""

@@ -1,4 +1,4 @@
-"""Attention: capture one sampling run, see every head, and where one patch looks. Knows captures, not models."""
+"""Attention: capture one sampling run, see every head, and where one patch looks."""
 
 from __future__ import annotations
 

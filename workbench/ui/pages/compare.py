@@ -39,7 +39,7 @@ def build(context: Context, study: gr.State) -> None:
             "seed": whole_number(seed, what="Seed"),
             "steps": whole_number(steps, what="Steps"),
         }
-        named = dict((value, label) for label, value in students(context)).get(student, student)
+        named = {value: label for label, value in students(context)}.get(student, student)
         context.submit("compare", settings, title=f"{prompt} · {named}")
 
     @refusing

@@ -1,4 +1,4 @@
-"""Runs: every job of the workspace, its progress, loss, log and exact command. Knows jobs, not what they make."""
+"""Runs: every job of the workspace, its progress, loss, log and exact command."""
 
 from __future__ import annotations
 

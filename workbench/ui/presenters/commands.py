@@ -1,12 +1,12 @@
-"""What a form would be on the command line, and what it will cost, judged by earlier jobs of the same kind."""
+"""What a form would be on the command line, and what it will take, judged by earlier jobs of its kind."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-from workbench.jobs import Job
 from workbench.workspace import Workspace
 
 
@@ -22,7 +22,7 @@ def command_line(kind: str, settings: Mapping[str, Any], workspace: Workspace) -
 
 
 def work_units(kind: str, config: Mapping[str, Any], *, num_blocks: int, default_steps: int) -> float:
-    """Return how much work a job is, in units whose time is about the same for jobs of one kind and model."""
+    """Return how long the paced part of a job is, in units that take about the same time for one model."""
     if kind == "measure":
         blocks = config.get("blocks")
         cells = (num_blocks if blocks is None else len(blocks)) * len(config.get("rates", ()))
@@ -30,13 +30,21 @@ def work_units(kind: str, config: Mapping[str, Any], *, num_blocks: int, default
     return float(config.get("steps") or default_steps)
 
 
-def expected_seconds(jobs: list[Job], kind: str, units: float, *, sizes: Mapping[str, int]) -> float | None:
-    """Return the seconds that work of a kind should take, from the newest finished job of it; None without one."""
-    for job in reversed(jobs):
-        if job.kind == kind and job.state == "done" and job.seconds:
-            done = work_units(kind, job.config, **sizes)
-            return job.seconds * max(0.25, units / done) if done else None
-    return None
+def expected_seconds(rows: Sequence[Mapping[str, Any]], seconds: float, *, ratio: float) -> float:
+    """Return what a job should take, judged by an earlier one.
+
+    Args:
+        rows: metrics of the earlier job; steps in a row tell the part that grows with the work.
+        seconds: the earlier job took.
+        ratio: units of work of the new job over those of the earlier one.
+    """
+    steps = [row for row in rows if "event" not in row and isinstance(row.get("seconds"), int | float)]
+    paced = 0.0
+    for before, after in pairwise(steps):
+        if before.get("stage") == after.get("stage"):
+            paced += max(0.0, float(after["seconds"]) - float(before["seconds"]))
+    paced = min(paced, seconds)
+    return seconds - paced + paced * ratio
 
 
 def priced(verb: str, seconds: float | None) -> str:

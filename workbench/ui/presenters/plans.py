@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,17 @@ UPDATES = 200
 PRESETS = (
     "as painted",
     "all softmax",
-    "lowest error in every other block",
+    "lowest error at 80 % of attention",
+    "lowest error at 60 % of attention",
+    "lowest error at 40 % of attention",
     "all measured R4",
     "all measured linear",
 )
+BUDGET = re.compile(r"lowest error at (\d+) % of attention")
 
 
 def cell_table(bank: Bank | None, facts: ModelFacts) -> dict[str, Any]:
-    """Return the painter's table: for every block and operator its errors, or None where it is not measured."""
+    """Return the painter's table: the errors of every block and operator, None where unmeasured."""
     cells: list[list[dict[str, Any] | None]] = []
     for block in range(facts.num_blocks):
         row: list[dict[str, Any] | None] = [None]
@@ -50,7 +54,7 @@ def cell_table(bank: Bank | None, facts: ModelFacts) -> dict[str, Any]:
 
 
 def start_plan(bank: Bank | None, facts: ModelFacts) -> list[str]:
-    """Return the plan a fresh painter begins with: softmax everywhere, so that nothing is chosen for the user."""
+    """Return the plan of a fresh painter: softmax everywhere, so that nothing is chosen for the user."""
     return ["softmax"] * facts.num_blocks
 
 
@@ -66,23 +70,38 @@ def preset_plan(preset: str, choice: Sequence[str], bank: Bank | None, facts: Mo
         return ["softmax"] * facts.num_blocks
     if bank is None or not bank.cells:
         raise InputError("There is no measured cell yet; measure cells first, then choose a preset.")
-    if preset == PRESETS[2]:
-        return [_lowest(bank, block) if block % 2 else "softmax" for block in range(facts.num_blocks)]
-    if preset in PRESETS[3:]:
+    budget = BUDGET.fullmatch(preset)
+    if budget:
+        return best_plan(bank, facts, attention_ratio=int(budget[1]) / 100)
+    if preset in PRESETS:
         label = preset.rpartition(" ")[2]
         return [label if (block, label) in bank.cells else "softmax" for block in range(facts.num_blocks)]
     raise InputError(f"{preset[:80]!r} is not a preset; known: {', '.join(PRESETS)}.")
 
 
-def _lowest(bank: Bank, block: int) -> str:
-    errors = {
-        label: bank.cells[block, label].error for label in OPERATORS[1:] if (block, label) in bank.cells
-    }
-    return min(errors, key=lambda label: errors[label]) if errors else "softmax"
+def best_plan(bank: Bank, facts: ModelFacts, *, attention_ratio: float) -> list[str]:
+    """Return the plan of lowest summed error whose attention costs at most this share of softmax; exact.
+
+    Raises:
+        InputError: the measured cells cannot come that low.
+    """
+    from workbench import planning
+    from workbench.operators import label
+
+    size = facts.default_size
+    dense = planning.block_flops(facts, facts.token_grid(size)).core * facts.num_blocks
+    offered = planning.choices(bank, facts, size)
+    found = planning.allocate(offered, budget=attention_ratio * dense, method="optimal")
+    if found is None:
+        raise InputError(
+            f"The measured cells cannot bring attention down to {attention_ratio:.0%}; "
+            "measure more blocks or cheaper rates, or allow more."
+        )
+    return [label(spec) for spec in planning.as_plan(found, bank, facts, size).operators]
 
 
 def plan_error(plan: Plan, bank: Bank | None) -> float | None:
-    """Return the mean measured error over all blocks (a softmax block has none), None over unmeasured cells."""
+    """Return the mean measured error over all blocks, softmax 0; None over unmeasured cells."""
     if not plan.converted:
         return 0.0
     if bank is None or bank.missing(plan):
