@@ -1,10 +1,11 @@
 """Time hybrid attention against dense attention: ``python -m kernels.benchmarks.hybrid_attention --help``.
 
 Before a dtype and head dimension is timed, the implementation is compared with the fp64 formula on a small
-shape; nothing is timed if that fails. Dense is ``scaled_dot_product_attention`` with cuDNN's backend first on CUDA (the fastest there on Hopper), as torch
-chooses on a CPU, in the same run. ``forward`` is the whole operator with both maps; ``distillation`` is forward plus the
-gradients of both maps, its dense_ms a dense forward; ``backward`` is the backward alone with respect to q, k, v and both
-maps, its dense_ms the dense backward.
+shape; nothing is timed if that fails. Dense is ``scaled_dot_product_attention`` with cuDNN's backend first
+on CUDA (the fastest there on Hopper), as torch chooses on a CPU, in the same run. ``forward`` is the whole
+operator with both maps; ``distillation`` is forward plus the gradients of both maps, its dense_ms a dense
+forward; ``backward`` is the backward alone with respect to q, k, v and both maps, its dense_ms the dense
+backward.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -39,6 +41,7 @@ from kernels.hybrid_attention import (
     resolve_impl,
 )
 from kernels.hybrid_attention.triton_tiles import TILES_BY_CAPABILITY, Tiles, TileSet
+from kernels.hybrid_attention.validation import Impl
 
 PASSES = ("forward", "distillation", "backward")
 RATES: tuple[int | None, ...] = (2, 4, 8, None)
@@ -78,6 +81,15 @@ def with_tensors(parameters: MapParameters, tensors: list[Tensor]) -> MapParamet
     )
 
 
+def run_operator(
+    heads: Sequence[Tensor], maps: list[MapParameters], *, rate: int | None, impl: str
+) -> Tensor:
+    """Run hybrid attention on query, key, value and both maps."""
+    query, key, value = heads
+    checked = cast(Impl, impl)
+    return hybrid_attention_from_maps(query, key, value, maps[0], maps[1], rate=rate, impl=checked)
+
+
 def dense_backend(device: torch.device) -> AbstractContextManager[object]:
     """Prefer cuDNN's attention on CUDA."""
     if device.type != "cuda":
@@ -106,7 +118,7 @@ def verify(
         leaves = [x.detach().to(width).requires_grad_() for x in (query, key, value)]
         parts = [[x.detach().to(wide).requires_grad_() for x in m.tensors] for m in maps]
         built = [with_tensors(m, part) for m, part in zip(maps, parts, strict=True)]
-        output = hybrid_attention_from_maps(*leaves, *built, rate=rate, impl=impl)
+        output = run_operator(leaves, built, rate=rate, impl=impl)
         weights = [x for part in parts for x in part[:4]]
         return [output, *torch.autograd.grad(output.float().square().sum(), [*leaves, *weights])]
 
@@ -162,22 +174,25 @@ def time_pass(
     name: str, sets: list[Heads], maps: list[MapParameters], device: torch.device, rate: int | None, impl: str
 ) -> float:
     """Return the median time of one pass of the whole operator."""
-    operator = partial(hybrid_attention_from_maps, rate=rate, impl=impl)  # type: ignore[arg-type]
     if name == "forward":
+
+        def forward(index: int) -> object:
+            return run_operator(sets[index % len(sets)], maps, rate=rate, impl=impl)
+
         with torch.no_grad():
-            return time_run(lambda index: operator(*sets[index % len(sets)], *maps), device)
+            return time_run(forward, device)
     parts = [[x.detach().requires_grad_() for x in m.tensors] for m in maps]
     built = [with_tensors(m, part) for m, part in zip(maps, parts, strict=True)]
     parameters = [x for part in parts for x in part]
     if name == "distillation":
 
         def step(index: int) -> object:
-            output = operator(*sets[index % len(sets)], *built)
+            output = run_operator(sets[index % len(sets)], built, rate=rate, impl=impl)
             return torch.autograd.grad(output, parameters, sets[0][2])
 
         return time_run(step, device)
     leaves = [[x.detach().requires_grad_() for x in heads] for heads in sets[:2]]
-    outputs = [operator(*heads, *built) for heads in leaves]
+    outputs = [run_operator(heads, built, rate=rate, impl=impl) for heads in leaves]
     return time_run(backward_of(outputs, [[*heads, *parameters] for heads in leaves]), device)
 
 
@@ -219,14 +234,10 @@ def measure_memory(device: torch.device, out: ResultFile, impl: str) -> None:
     size = heads[0].numel() * heads[0].element_size() / 2**20
     for rate in RATES:
         with torch.no_grad():
-            forward = peak_extra_mib(
-                lambda rate=rate: hybrid_attention_from_maps(*heads, *maps, rate=rate, impl=impl), device
-            )
+            forward = peak_extra_mib(partial(run_operator, heads, maps, rate=rate, impl=impl), device)
         leaves = [x.detach().requires_grad_() for x in heads]
-        output = hybrid_attention_from_maps(*leaves, *maps, rate=rate, impl=impl)
-        backward = peak_extra_mib(
-            lambda output=output, leaves=leaves: torch.autograd.grad(output, leaves, heads[0])[0], device
-        )
+        output = run_operator(leaves, maps, rate=rate, impl=impl)
+        backward = peak_extra_mib(partial(torch.autograd.grad, output, leaves, heads[0]), device)
         row = {"rate": rate, "impl": impl, "query_mib": round(size, 1)}
         out.add({**row, "forward_extra_mib": forward, "backward_extra_mib": backward}, part="memory")
 

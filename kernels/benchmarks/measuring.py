@@ -20,7 +20,8 @@ from torch import Tensor
 def median_ms(run: Callable[[int], object], *, device: torch.device, repeats: int, warm_up: int = 2) -> float:
     """Return the median time of ``run(i)``, i counting calls so that a caller can rotate its inputs.
 
-    On CUDA by events around every call, the queue kept full; on a CPU by the clock.
+    On CUDA by events around every call, the queue kept full; on a CPU by processor time where torch has one
+    thread (other programs then disturb less), else by the clock.
     """
     for index in range(warm_up):
         run(index)
@@ -37,9 +38,10 @@ def median_ms(run: Callable[[int], object], *, device: torch.device, repeats: in
 
 
 def _seconds(run: Callable[[int], object], index: int) -> float:
-    start = time.perf_counter()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     run(index)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def repeats_for(first_ms: float, *, budget_ms: float = 400.0) -> int:
@@ -47,8 +49,8 @@ def repeats_for(first_ms: float, *, budget_ms: float = 400.0) -> int:
     return int(min(30, max(5, budget_ms / max(first_ms, 1e-3))))
 
 
-def peak_extra_mib(run: Callable[[], Tensor], device: torch.device) -> float | None:
-    """Return the peak memory that ``run`` allocates beside what was there, its result included, in MiB (CUDA only)."""
+def peak_extra_mib(run: Callable[[], object], device: torch.device) -> float | None:
+    """Return the peak memory that ``run`` adds, its result included, in MiB (CUDA only)."""
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)

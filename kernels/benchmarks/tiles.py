@@ -1,7 +1,7 @@
-"""Time tile candidates of the Triton kernels on this device: ``python -m kernels.benchmarks.tiles --out PATH``.
+"""Time tile candidates of the Triton kernels on this device.
 
-The result names the fastest of each kernel; it goes into ``triton_tiles.py`` by hand, or into one run of the benchmark with
-``--tiles PATH``.
+The result names the fastest of each kernel; it goes into ``triton_tiles.py`` by hand, or into one run of
+the benchmark with ``--tiles PATH``.
 """
 
 from __future__ import annotations

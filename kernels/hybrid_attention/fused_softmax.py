@@ -51,7 +51,7 @@ def fused_softmax(query: Tensor, key: Tensor, value: Tensor, *, need_lse: bool) 
     Raises:
         ValueError: where none of torch's fused operators serves the device, dtype or head dimension.
     """
-    query, key, value = (_unit_stride(x) for x in (query, key, value))
+    query, key, value = (unit_stride(x) for x in (query, key, value))
     backend = softmax_backend(query, key)
     query_, key_, value_ = (x.transpose(1, 2) for x in (query, key, value))
     if backend == "cpu":
@@ -87,7 +87,7 @@ def fused_softmax_backward(
     """
     backend, raw, rest = state
     grad, query, key, value, output = (
-        _unit_stride(x).transpose(1, 2) for x in (grad, query, key, value, output)
+        unit_stride(x).transpose(1, 2) for x in (grad, query, key, value, output)
     )
     tensors = (grad, query, key, value)
     if backend == "cpu":
@@ -111,5 +111,6 @@ def fused_softmax_backward(
     return grad_query, grad_key, grad_value
 
 
-def _unit_stride(x: Tensor) -> Tensor:
+def unit_stride(x: Tensor) -> Tensor:
+    """Return ``x`` with its last dimension dense, copied only if it is not."""
     return x if x.stride(-1) == 1 else x.contiguous()

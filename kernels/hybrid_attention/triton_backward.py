@@ -1,10 +1,10 @@
-"""The gradient of one feature map, fused: features and hidden layers are made again, nothing was kept in the forward.
+"""The gradient of one feature map, fused; the forward kept nothing, so phi is made again.
 
-For a tile of tokens with features phi = scale * pow(pos(psi)), psi = act(x W1 + b1) W2 + b2, and a gradient of phi of the
-form  left @ right^T + row * column  (queries: left = d numerator, right = state, row = d mass, column = mass; keys: left =
-value, right = d state, row = 1, column = d mass summed), the kernel writes what the weight gradients need as plain
-products over tokens: phi, act, d psi, d pre-activation, all [B*H, N, width] in the dtype of the inputs. The products
-themselves are left to the matrix library.
+For a tile of tokens with features phi = scale * pow(pos(psi)), psi = act(x W1 + b1) W2 + b2, and a gradient
+of phi of the form  left @ right^T + row * column  (queries: left = d numerator, right = state, row = d
+mass, column = mass; keys: left = value, right = d state, row = 1, column = d mass summed), the kernel
+writes what the weight gradients need as plain products over tokens: phi, act, d psi, d pre-activation, all
+[B*H, N, width] in the dtype of the inputs. The products themselves are left to the matrix library.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, no-check-untyped-defs
@@ -101,8 +101,8 @@ def map_backward_kernel(
 ):
     """Write phi, hidden [rows, count, W], grad_psi, grad_pre and, per tile, d log_scale, d b1 and d b2.
 
-    ``left`` is read at the same tokens as the input; group and skip as in ``state_kernel``.
-    right [rows, F, D], column_factor [rows, F] fp32, row_factor [rows, count] fp32. ``factor`` multiplies the gradient.
+    ``left`` is read at the same tokens as the input; group and skip as in ``state_kernel``. right [rows, F,
+    D], column_factor [rows, F] fp32, row_factor [rows, count] fp32. ``factor`` multiplies the gradient.
     """
     tile = tl.program_id(0)
     row = tl.program_id(1)
@@ -208,9 +208,10 @@ def prepare_kernel(
     D: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Turn the gradient of the output into that of the linear numerator [B, N, H, D] and mass [B*H, N] (fp32).
+    """Turn the gradient of the output into that of the numerator [B, N, H, D] and mass [B*H, N] (fp32).
 
-    ``denominator`` [B, H, N] as the forward kept it: negative where the mass was clamped, infinite where there was none.
+    ``denominator`` [B, H, N] as the forward kept it: negative where the mass was clamped, infinite where
+    there was none.
     """
     tile = tl.program_id(0)
     row = tl.program_id(1)

@@ -1,9 +1,10 @@
-"""The linear branch on a GPU in two Triton kernels: phi_k and the state, then phi_q, its product and the merge.
+"""The linear branch on a GPU in two Triton kernels: phi_k and state, then phi_q, product and merge.
 
-Features are made in registers, used, and dropped; they never travel through memory. Legend of shapes: N tokens of a
-tile, D head dimension, W hidden width, F features. Products take operands in the dtype of the inputs and accumulate in
-fp32; everything between them runs in fp32. State and mass are means over the linear keys (not sums), which keeps fp16 in
-range, and are summed over splits in a fixed order: the forward is deterministic.
+Features are made in registers, used, and dropped; they never travel through memory. Legend of shapes: N
+tokens of a tile, D head dimension, W hidden width, F features. Products take operands in the dtype of the
+inputs and accumulate in fp32; everything between them runs in fp32. State and mass are means over the
+linear keys (not sums), which keeps fp16 in range, and are summed over splits in a fixed order: the forward
+is deterministic.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, no-check-untyped-defs
@@ -24,7 +25,7 @@ def tanh_(x, EXACT: tl.constexpr):
 
 @triton.jit
 def normal_cdf(x, EXACT: tl.constexpr):
-    """The normal distribution function; by tanh, off by at most 2.5e-5 / |x|, well below the rounding of bf16."""
+    """The normal distribution function; by tanh, off by at most 2.5e-5 / |x|, far below bf16 rounding."""
     if EXACT:
         return 0.5 * (1.0 + tl.erf(x * 0.7071067811865476))
     else:
@@ -95,9 +96,10 @@ def psi_tile(
     UNROLL: tl.constexpr,
     EXACT: tl.constexpr,
 ):
-    """Evaluate the output layer before positivity, [N, columns] in fp32, a chunk of the hidden layer at a time.
+    """Evaluate the output layer before positivity, [N, columns] in fp32, by chunks of the hidden layer.
 
-    UNROLL lets the compiler lift the loads of the weights out of the caller's loop, into shared memory for good.
+    UNROLL lets the compiler lift the loads of the weights out of the caller's loop, into shared memory for
+    good.
     """
     psi = tl.zeros((x.shape[0], columns.shape[0]), dtype=tl.float32)
     if UNROLL:
@@ -159,10 +161,10 @@ def state_kernel(
     UNROLL: tl.constexpr,
     EXACT: tl.constexpr,
 ):
-    """Sum phi_k(k_j) v_j and phi_k(k_j) over one split of the linear keys, for one block of features of one head.
+    """Sum phi_k(k_j) v_j and phi_k(k_j) over one split of the linear keys, for one block of features.
 
-    state [splits, B*H, F, D] and mass [splits, B*H, F] in fp32. Linear key i is token i + skip * (i // group + 1):
-    group is rate - 1 and skip 1 where every rate-th token is kept, skip 0 where none is.
+    state [splits, B*H, F, D] and mass [splits, B*H, F] in fp32. Linear key i is token i + skip * (i //
+    group + 1): group is rate - 1 and skip 1 where every rate-th token is kept, skip 0 where none is.
     """
     feature_block = tl.program_id(0)
     split = tl.program_id(1)
@@ -256,8 +258,9 @@ def apply_kernel(
 ):
     """Evaluate phi_q of one tile of queries, apply the state [B*H, F, D] and mass [B*H, F], and merge.
 
-    ``weight`` [B, H, N] is the mass of the softmax branch where it is not 1. Output [B, N, H, D] is contiguous;
-    the guarded denominator [B, H, N] is kept for a backward. ``count`` undoes the means of the state.
+    ``weight`` [B, H, N] is the mass of the softmax branch where it is not 1. Output [B, N, H, D] is
+    contiguous; the guarded denominator [B, H, N] is kept for a backward. ``count`` undoes the means of the
+    state.
     """
     tile = tl.program_id(0)
     row = tl.program_id(1)

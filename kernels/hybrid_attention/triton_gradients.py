@@ -1,7 +1,7 @@
 """Gradients of the linear branch on a GPU: two Triton kernels around torch's matrix products.
 
-Deterministic: no atomics, sums over tokens are matrix products. Temporary memory: four tensors [B*H, N, width] in the
-dtype of the inputs, for one map at a time.
+Deterministic: no atomics, sums over tokens are matrix products. Temporary memory: four tensors [B*H, N,
+width] in the dtype of the inputs, for one map at a time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Hybrid attention on a GPU: torch's fused softmax on the strided keys, then the linear branch in Triton kernels.
+"""Hybrid attention on a GPU: torch's fused softmax on strided keys, the linear branch in Triton.
 
-Forward: softmax branch; phi_k and state; phi_q, product and merge. Besides the output it allocates the softmax branch's
-output and a state per split. Backward: one Triton kernel per map for a distillation step (``triton_backward``), torch's
-fused backward for q, k, v. ``TRITON_INTERPRET=1`` runs the same code on the CPU in fp32.
+Forward: softmax branch; phi_k and state; phi_q, product and merge. Besides the output it allocates the
+softmax branch's output and a state per split. Backward: one Triton kernel per map for a distillation step
+(``triton_backward``), torch's fused backward for q, k, v. ``TRITON_INTERPRET=1`` runs the same code on the
+CPU in fp32.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from kernels.hybrid_attention import triton_forward
 from kernels.hybrid_attention.feature_map import MapParameters, degree_edges
-from kernels.hybrid_attention.fused_softmax import fused_softmax_backward
+from kernels.hybrid_attention.fused_softmax import fused_softmax_backward, unit_stride
 from kernels.hybrid_attention.reference import MASS_FLOOR, linear_branch
 from kernels.hybrid_attention.sdpa import (
     add_peak_gradient,
@@ -35,7 +36,7 @@ WAVES = 2
 
 @dataclass(frozen=True)
 class Options:
-    """Hold what is not a tensor: rate (None is linear), stabilizer, and the tiles to use (None: by capability)."""
+    """Hold what is not a tensor: rate (None is linear), stabilizer, tiles (None: by capability)."""
 
     rate: int | None
     stabilizer: str
@@ -87,7 +88,7 @@ def linear_state(
     tiles: Tiles,
     processors: int,
 ) -> tuple[Tensor, Tensor, int]:
-    """Return state [B*H, F, D] in the dtype of ``value`` and mass [B*H, F] in fp32, both means, and their count."""
+    """Return state [B*H, F, D] (dtype of ``value``) and mass [B*H, F] (fp32), both means, and their count."""
     batch, tokens, heads, head_dim = key.shape
     count = tokens if rate is None else tokens - (tokens + rate - 1) // rate
     arguments, choices = map_arguments(key_map, key)
@@ -146,8 +147,9 @@ def apply_state(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the merged output [B, N, H, D] and, if kept, the denominator [B, H, N] in fp32.
 
-    A negative denominator marks a query whose linear mass was below zero and counted as zero; an infinite one marks
-    a query without mass. ``in_place`` may overwrite the softmax output. ``softmax`` is output [B, N, H, D] and mass [B, N, H] (None where it is 1).
+    A negative denominator marks a query whose linear mass was below zero and counted as zero; an infinite
+    one marks a query without mass. ``in_place`` may overwrite the softmax output. ``softmax`` is output [B,
+    N, H, D] and mass [B, N, H] (None where it is 1).
     """
     batch, tokens, heads, head_dim = query.shape
     arguments, choices = map_arguments(query_map, query)
@@ -198,7 +200,7 @@ def apply_state(
 
 
 class TritonHybrid(torch.autograd.Function):
-    """The whole operator; ``maps`` is None where features are given. ``parameters`` makes the maps' tensors inputs."""
+    """The whole operator; ``maps`` is None where features are given, else ``parameters`` are its tensors."""
 
     @staticmethod
     def forward(
@@ -212,24 +214,23 @@ class TritonHybrid(torch.autograd.Function):
         options: Options,
         *parameters: Tensor,
     ) -> Tensor:
-        query, key, value, query_features, key_features = (
-            x if x is None or x.stride(-1) == 1 else x.contiguous()
-            for x in (query, key, value, query_features, key_features)
-        )
+        query, key, value = (unit_stride(x) for x in (query, key, value))
+        query_features = None if query_features is None else unit_stride(query_features)
+        key_features = None if key_features is None else unit_stride(key_features)
         tile_set, processors = hardware(query)
         tile_set = options.tiles or tile_set
         trains = any(ctx.needs_input_grad)
         trains_softmax = any(ctx.needs_input_grad[:3])
+        query_map, key_map = maps or (None, None)
+        state = linear_state(
+            key, value, key_features, key_map, rate=options.rate, tiles=tile_set.state, processors=processors
+        )
         branch = weight = peak = None
         if options.rate is not None:
             kept = key[:, :: options.rate], value[:, :: options.rate]
             branch, weight, peak = softmax_and_weight(
                 query, *kept, stabilizer=options.stabilizer, need_lse=trains_softmax
             )
-        query_map, key_map = maps or (None, None)
-        state = linear_state(
-            key, value, key_features, key_map, rate=options.rate, tiles=tile_set.state, processors=processors
-        )
         softmax = (None, None) if branch is None else (branch.output, weight)
         output, denominator = apply_state(
             query,
@@ -305,7 +306,7 @@ def _softmax_gradients(
     value: Tensor,
     saved: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
 ) -> list[Tensor]:
-    """Return gradients of query, key and value through the softmax branch, kept keys put back in their places."""
+    """Return gradients of query, key and value through the softmax branch, kept keys back in place."""
     own, merged, weight, peak = saved
     rate = ctx.options.rate
     kept_key, kept_value = key[:, ::rate], value[:, ::rate]

@@ -12,7 +12,7 @@ MIN_WIDTH, MAX_WIDTH = 16, 256
 
 @dataclass(frozen=True)
 class Tiles:
-    """Hold block sizes of one kernel: tokens, hidden chunk, features; warps; stages of the loop over tiles."""
+    """Hold block sizes of one kernel: tokens, hidden chunk, features; warps; pipeline stages."""
 
     tokens: int
     hidden: int

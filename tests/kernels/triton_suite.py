@@ -22,7 +22,7 @@ FORWARD_EPS, GRADIENT_EPS = 16, 100
 
 
 def bound(dtype, in_eps):
-    """Products of bf16 and fp16 round their operands a few times; fp32 sums of many terms grow with their number."""
+    """bf16 and fp16 products round operands a few times; fp32 errors grow with the number of terms."""
     return in_eps if dtype == torch.float32 else 4
 
 
