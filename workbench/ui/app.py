@@ -69,7 +69,10 @@ def build_blocks(context: Context) -> gr.Blocks:
         if not isinstance(after, int) or after < 0:
             raise InputError(f"The cursor of a job's metrics must be a number from 0, got {after!r}.")
         jobs = studies.jobs_view(context.queue)
-        answer: dict[str, Any] = {"jobs": jobs, "job": None, "rows": [], "next": 0}
+        version = studies.digest(jobs)
+        same = version == question.get("version")
+        answer: dict[str, Any] = {"version": version, "job": None, "rows": [], "next": 0}
+        answer["jobs"] = None if same else jobs
         if isinstance(watched, str) and any(job["id"] == watched for job in jobs):
             rows, following = context.queue.metrics(watched, after=after)
             answer |= {"job": watched, "rows": studies.loss_rows(rows), "next": following}

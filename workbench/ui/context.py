@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -22,6 +23,7 @@ from workbench.ui.presenters.commands import command_line, expected_seconds, pri
 from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
+    from workbench.capture import Capture
     from workbench.models import ModelFacts
 
 
@@ -52,6 +54,13 @@ class Context:
         from workbench.models import model_facts
 
         return model_facts(self.model)
+
+    @cached_property
+    def load_capture(self) -> Callable[[Path], Capture]:
+        """Reader of captures that keeps the last few: a page asks for one row after another."""
+        from workbench.capture import load
+
+        return functools.lru_cache(maxsize=4)(load)
 
     def price(self, verb: str, kind: str, settings: Mapping[str, Any]) -> str:
         """Return the word on a button, with what it should take where an earlier job tells."""

@@ -1,12 +1,10 @@
 """Read the artefacts of a study for the pages; what is gone or of another model is simply not there.
 
-Knows which reader belongs to which artefact. Reading is cached by folder: artefacts never change.
+Knows which reader belongs to which artefact.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InputError
@@ -41,7 +39,7 @@ def read_capture(context: Context, name: object) -> Capture:
     """
     if not isinstance(name, str) or name not in newest(context.workspace, "capture"):
         raise InputError(f"There is no capture {str(name)[:80]!r} in this workspace; capture first.")
-    return _capture(context.workspace.folder("captures") / name)
+    return context.load_capture(context.workspace.folder("captures") / name)
 
 
 def find_capture(context: Context, study: Study) -> Capture | None:
@@ -50,13 +48,6 @@ def find_capture(context: Context, study: Study) -> Capture | None:
         return read_capture(context, study.capture)
     except InputError:
         return None
-
-
-@lru_cache(maxsize=4)
-def _capture(folder: Path) -> Capture:
-    from workbench.capture import load
-
-    return load(folder)
 
 
 def find_comparison(context: Context, study: Study) -> Comparison | None:

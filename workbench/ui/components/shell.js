@@ -86,10 +86,14 @@ export const mount = (element, host) => {
   let watched = null;
   let after = 0;
   let lost = false;
+  let jobs = [];
+  let version = '';
   const pulse = async () => {
     if (!element.isConnected) return;
     try {
-      const answer = await ask('pulse', { job: watched, after }, { quiet: true });
+      const answer = await ask('pulse', { job: watched, after, version }, { quiet: true });
+      answer.jobs ??= jobs;
+      ({ jobs, version } = answer);
       if (lost) {
         lost = false;
         find('.server-lost').hidden = true;

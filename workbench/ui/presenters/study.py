@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,9 @@ from workbench.ui.session import Study
 if TYPE_CHECKING:
     from workbench.models import ModelFacts
     from workbench.planning.bank import Bank
+
+MAX_JOBS = 200
+"""Ended jobs beyond these newest stay in the table and are not shown."""
 
 
 def job_view(job: Job) -> dict[str, Any]:
@@ -68,14 +73,21 @@ def loss_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def jobs_view(queue: Queue) -> list[dict[str, Any]]:
-    """Return all jobs, newest first, with the time left of those under way."""
+    """Return the newest jobs and all that are under way, newest first, with the time these have left."""
     views = []
-    for job in reversed(queue.list()):
+    for place, job in enumerate(reversed(queue.list())):
+        if job.ended and place >= MAX_JOBS:
+            continue
         view = job_view(job)
         if not job.ended:
             view["left"] = queue.estimate(job.id).ends_in
         views.append(view)
     return views
+
+
+def digest(views: list[dict[str, Any]]) -> str:
+    """Return a short text that changes when any of the jobs does, so that nothing is sent twice."""
+    return hashlib.sha256(json.dumps(views, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def study_bar(
