@@ -8,6 +8,7 @@ vertical, and pans by turning about its own vertical. Time is counted in clips: 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -95,16 +96,21 @@ def paths(scene: Scene, num_frames: int) -> Paths:
     return Paths(centre, radius, np.stack([track.yaw for track in tracks]), roll, pan, time)
 
 
+def in_camera(points: np.ndarray, pan: np.ndarray) -> np.ndarray:
+    """Return world points [..., 3] under a pan [...] as (right, down, depth) of the camera."""
+    x, y, z = points[..., 0], points[..., 1], points[..., 2] + CAMERA_DISTANCE
+    right = np.cos(pan) * x - np.sin(pan) * z
+    depth = np.sin(pan) * x + np.cos(pan) * z
+    return np.stack([right, CAMERA_HEIGHT - y, depth], -1)
+
+
 def project(points: np.ndarray, pan: np.ndarray) -> np.ndarray:
     """Project world points [..., 3] under a pan [...] to (right, down) of the frame's middle, in short sides.
 
     The frame's middle is the middle of a square frame; multiply by min(height, width) for pixels.
     """
-    x, y, z = points[..., 0], points[..., 1], points[..., 2] + CAMERA_DISTANCE
-    right = np.cos(pan) * x - np.sin(pan) * z
-    depth = np.sin(pan) * x + np.cos(pan) * z
-    down = (CAMERA_HEIGHT - y) / (depth * FRAME_SLOPE) + HORIZON - 0.5
-    return np.stack([right / (depth * FRAME_SLOPE), down], -1)
+    camera = in_camera(points, pan)
+    return camera[..., :2] / (camera[..., 2:] * FRAME_SLOPE) + np.array([0, HORIZON - 0.5])
 
 
 def _pan(scene: Scene, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -217,13 +223,11 @@ def _shift_into_frame(scene: Scene, tracks: list[_Track], pan: np.ndarray, rng: 
         track.x = track.x + shift * FRAME_SLOPE * CAMERA_DISTANCE
 
 
+@lru_cache(maxsize=8)
 def surface_points(shape: Shape) -> np.ndarray:
-    """Points [K, 3] on the hull of a unit solid, enough to bound its outline."""
+    """Points [K, 3] on the hull of a unit solid other than the ball, enough to bound its outline."""
     turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     circle = np.stack([np.cos(turn), np.zeros_like(turn), np.sin(turn)], -1)
-    if shape == "ball":
-        tilts = np.linspace(-np.pi / 2, np.pi / 2, 17)
-        return np.concatenate([circle * np.cos(a) + [0, np.sin(a), 0] for a in tilts])
     if shape == "cube":
         corner = [-0.8, 0.8]
         return np.array([[x, y, z] for x in corner for y in corner for z in corner])
@@ -247,16 +251,40 @@ def rotation(yaw: np.ndarray, roll: np.ndarray) -> np.ndarray:
     return about_z @ about_y
 
 
+def solid_boxes(
+    shape: Shape, centre: np.ndarray, radius: np.ndarray, turn: np.ndarray, pan: np.ndarray
+) -> np.ndarray:
+    """Boxes [..., 4] of solids of one shape: left, top, right, bottom in short sides from the frame's middle.
+
+    Args:
+        shape: Of all the solids.
+        centre: [..., 3].
+        radius: [...].
+        turn: [..., 3, 3] from `rotation`.
+        pan: [...].
+    """
+    if shape == "ball":
+        camera = in_camera(centre, pan)
+        aside, depth = camera[..., :2], camera[..., 2:]
+        middle, half = np.arctan2(aside, depth), np.arcsin(radius[..., None] / np.hypot(aside, depth))
+        ends = [np.tan(middle - half), np.tan(middle + half)]
+        return np.concatenate([end / FRAME_SLOPE + np.array([0, HORIZON - 0.5]) for end in ends], -1)
+    points = (
+        surface_points(shape) @ np.swapaxes(turn, -1, -2) * radius[..., None, None] + centre[..., None, :]
+    )
+    flat = project(points, pan[..., None])
+    return np.concatenate([flat.min(-2), flat.max(-2)], -1)
+
+
 def frame_boxes(scene: Scene, track: Paths) -> np.ndarray:
-    """Boxes [O, F, 4] (left, top, right, bottom) in short sides from the frame's middle, unclipped."""
+    """Boxes [O, F, 4] of a scene's objects; see `solid_boxes`."""
     turns = rotation(track.yaw, track.roll)
-    boxes = []
-    for index, solid in enumerate(scene.objects):
-        local = surface_points(solid.shape)
-        points = np.einsum("fij,kj->fki", turns[index], local) * track.radius[index][:, None, None]
-        flat = project(points + track.centre[index][:, None], track.pan[:, None])
-        boxes.append(np.concatenate([flat.min(1), flat.max(1)], -1))
-    return np.stack(boxes)
+    return np.stack(
+        [
+            solid_boxes(solid.shape, track.centre[index], track.radius[index], turns[index], track.pan)
+            for index, solid in enumerate(scene.objects)
+        ]
+    )
 
 
 def object_boxes(scene: Scene, num_frames: int, height: int, width: int) -> np.ndarray:

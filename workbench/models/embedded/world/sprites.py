@@ -70,7 +70,13 @@ def make_sprites(stage: Stage) -> Sprites:
     turn = layout.rotation(
         np.stack([tracks[b].yaw[o] for b, o in flat]), np.stack([tracks[b].roll[o] for b, o in flat])
     )
-    boxes = np.concatenate([layout.frame_boxes(s, t) for s, t in zip(scenes, tracks, strict=True)]) * unit
+    boxes = np.empty((*radius.shape, 4))
+    shapes = np.array([scenes[b].objects[o].shape for b, o in flat])
+    for shape in SHAPES:
+        alike = shapes == shape
+        if alike.any():
+            boxes[alike] = layout.solid_boxes(shape, centre[alike], radius[alike], turn[alike], pan[alike])
+    boxes *= unit
     boxes += np.array([width, height, width, height]) / 2
     patch = int(np.ceil((boxes[..., 2:] - boxes[..., :2]).max())) + 5
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
