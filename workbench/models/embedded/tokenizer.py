@@ -5,12 +5,11 @@ Every word of the caption grammar is one token; anything else becomes `<unk>`. N
 
 from __future__ import annotations
 
-import difflib
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from workbench.models.embedded.world import vocabulary
+from workbench.models.embedded import world
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -29,13 +28,12 @@ def known_words() -> tuple[str, ...]:
 
 def unknown_words(prompt: str) -> tuple[str, ...]:
     """Return the words of `prompt` that the embedded model has never seen, in order, each once."""
-    known = set(known_words())
-    return tuple(dict.fromkeys(word for word in _split(prompt) if word not in known))
+    return tuple(word for word, _ in world.unknown_words(prompt))
 
 
-def nearest_words(word: str, *, limit: int = 3) -> tuple[str, ...]:
-    """Return up to `limit` known words that are spelt most like `word`."""
-    return tuple(difflib.get_close_matches(word.lower(), known_words(), n=limit, cutoff=0.5))
+def nearest_words(word: str) -> tuple[str, ...]:
+    """Return up to three known words that `word` may have meant: by sense where that is known, else by spelling."""
+    return tuple(near for _, nearest in world.unknown_words(word) for near in nearest)
 
 
 def token_list() -> tuple[str, ...]:
@@ -71,5 +69,5 @@ def _split(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _split_vocabulary() -> tuple[str, ...]:
-    words = {piece for entry in vocabulary() for piece in _split(entry)}
+    words = {piece for entry in world.vocabulary() for piece in _split(entry)}
     return tuple(sorted(words | set(PUNCTUATION)))

@@ -1,0 +1,176 @@
+"""Training of the embedded model: stages run, stop, go on to the bit, and end in a folder that loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from workbench.models.embedded import train, world
+from workbench.models.embedded.tokenizer import TEXT_LENGTH
+from workbench.models.embedded.training import codec_stage, transformer_stage
+from workbench.models.embedded.training.latents import LatentPool
+from workbench.models.embedded.training.loop import Budget, Recorder
+from workbench.models.embedded.training.measures import compare_clips
+from workbench.models.embedded.training.pool import ClipPool, box_mask, build_pool
+from workbench.models.embedded.training.state import Part
+
+
+@dataclass
+class Interrupted(Recorder):
+    """A recorder whose time is up after a number of steps."""
+
+    steps: int = 1
+
+    def out_of_time(self) -> bool:
+        self.steps -= 1
+        return self.steps < 0
+
+
+def _random_clips(count: int = 3, size: int = 32) -> ClipPool:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(256, (count, 5, size, size, 3), dtype=torch.uint8, generator=generator)
+    boxes = torch.zeros(count, 2, 5, 4, dtype=torch.int16)
+    boxes[:, 0] = torch.tensor([4, 4, 20, 20])
+    tokens = torch.ones(count, 4, TEXT_LENGTH, dtype=torch.long)
+    return ClipPool(frames, boxes, tokens, [""] * count, [])
+
+
+def _codec_run(folder: Path, recorder: Recorder, *, resume: bool) -> Part:
+    part = codec_stage.open_codec(folder, device="cpu", seed=0, resume=resume)
+    pool = _random_clips()
+    codec_stage.train_codec_stage(
+        part,
+        "vae-clips",
+        pool=pool,
+        held_out=pool,
+        budget=Budget(steps=3),
+        recorder=recorder,
+        batch=2,
+    )
+    return part
+
+
+def _transformer_run(folder: Path, recorder: Recorder, *, resume: bool) -> Part:
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(4, 16, 2, 4, 4, generator=generator).to(torch.bfloat16)
+    tokens = torch.zeros(4, 4, TEXT_LENGTH, dtype=torch.long)
+    tokens[..., :3] = torch.tensor([9, 12, 1])
+    pool = LatentPool(latents, tokens, torch.zeros(16), torch.ones(16), count=4)
+    part = transformer_stage.open_denoiser(folder, device="cpu", seed=0, resume=resume)
+    transformer_stage.train_transformer_stage(
+        part, "transformer", pool=pool, budget=Budget(steps=3), recorder=recorder, batch=2
+    )
+    return part
+
+
+@pytest.mark.parametrize("run", [_codec_run, _transformer_run])
+def test_a_stage_that_was_stopped_goes_on_to_the_bit(run: Callable[..., Part], tmp_path: Path) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    straight.mkdir(), stopped.mkdir()
+    whole = run(straight, Recorder(straight), resume=False)
+    first = run(stopped, Interrupted(stopped, steps=2), resume=False)
+    assert first.progress.stage_steps == 2 and not first.progress.done
+    second = run(stopped, Recorder(stopped), resume=True)
+    assert second.progress.steps == whole.progress.steps == 3
+    for ours, theirs in zip(second.parameters, whole.parameters, strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(second.average, whole.average, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_compact_checkpoint_keeps_weights_to_fp16(tmp_path: Path) -> None:
+    part = _codec_run(tmp_path, Recorder(tmp_path, compact=True), resume=False)
+    again = codec_stage.open_codec(tmp_path, device="cpu", seed=0, resume=True)
+    for ours, theirs in zip(again.parameters, part.parameters, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+    assert again.progress.steps == part.progress.steps
+
+
+def test_sharpening_leaves_the_encoder_alone(tmp_path: Path) -> None:
+    part = _codec_run(tmp_path, Recorder(tmp_path), resume=False)
+    before = dict(zip(part.named, [value.clone() for value in part.average], strict=True))
+    part.progress.enter("vae-sharpen")
+    part.freeze(("encoder.", "quant_conv."))
+    clip, mask = codec_stage.draw_batch(_random_clips(), frames=5, batch=1, generator=part.generator)
+    noise = torch.zeros(1, 2, 4, 4, 16)
+    loss, _ = codec_stage.codec_loss(
+        codec_stage.WholeClip(part.module), clip, mask, noise, codec_stage.CodecLoss(crisp=2.0)
+    )
+    loss.backward()
+    part.update(1e-3, clip=1.0, decay=0.9)
+    changed = {
+        name
+        for name, value in zip(part.named, part.average, strict=True)
+        if not torch.equal(value, before[name])
+    }
+    assert changed and all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+
+
+def test_inflated_codec_holds_a_still_image(tmp_path: Path) -> None:
+    part = codec_stage.open_codec(tmp_path, device="cpu", seed=0, resume=False)
+    image = torch.rand(1, 1, 32, 32, 3) * 2 - 1
+    codec = codec_stage.WholeClip(part.module)
+    with torch.no_grad():
+        clip = codec.decode(codec.encode(image.expand(-1, 9, -1, -1, -1))[..., :16])
+    torch.testing.assert_close(clip[:, 4], clip[:, 8])
+
+
+def test_padding_bias_stands_for_a_longer_text() -> None:
+    torch.manual_seed(0)
+    denoiser = transformer_stage.Denoiser(40).eval()
+    tokens = transformer_stage.empty_prompt("cpu")[None]
+    noisy, sigma = torch.randn(1, 16, 1, 4, 4), torch.tensor([0.7])
+    with torch.no_grad():
+        text = denoiser.encode_text(tokens)
+        longer = torch.cat([text, torch.zeros(1, 226 - TEXT_LENGTH, text.shape[-1])], dim=1)
+        expected = denoiser(noisy, sigma, longer)
+        transformer_stage.use_padding_bias(
+            denoiser.transformer, transformer_stage.padding_bias(226, device="cpu")
+        )
+        ours = denoiser(noisy, sigma, text)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_measures_of_the_truth_itself() -> None:
+    pool = _random_clips()
+    same = compare_clips(pool.frames, pool.frames, boxes=pool.boxes)
+    assert same["psnr"].min() >= 70
+    torch.testing.assert_close(same["crispness"], torch.ones(3))
+    blurred = pool.frames.float().mean((2, 3), keepdim=True).expand(pool.frames.shape).to(torch.uint8)
+    assert compare_clips(blurred, pool.frames, boxes=pool.boxes)["crispness"].max() < 0.01
+
+
+def test_pool_holds_what_the_world_renders() -> None:
+    pool = build_pool(1, seed=5, split="train", device="cpu")
+    assert torch.equal(pool.frames, world.render(pool.scenes))
+    mask = box_mask(pool.boxes, 128, 128)
+    left, top, right, bottom = pool.boxes[0, 0, 0].tolist()
+    assert mask[0, 0, top:bottom, left:right].all()
+    assert int(mask[0, 0].sum()) >= (right - left) * (bottom - top)
+
+
+def test_command_trains_from_nothing_and_exports(tmp_path: Path) -> None:
+    arguments = ["--stage", "vae-images,transformer,export", "--steps", "1,1", "--out", str(tmp_path / "run")]
+    arguments += ["--device", "cpu", "--clips", "1", "--latents", "1", "--held-out", "1", "--batch", "1"]
+    result = train.run(train.parse([*arguments, "--target", str(tmp_path / "folder")]))
+    assert result["codec"]["steps"] == result["transformer"]["steps"] == 1
+    assert (tmp_path / "run" / "log.jsonl").read_text().count('"loss"') == 2
+    from diffusers import WanPipeline
+
+    pipeline = WanPipeline.from_pretrained(tmp_path / "folder", local_files_only=True)
+    trained = load_file(tmp_path / "run" / "transformer" / "average.safetensors")
+    weight = pipeline.transformer.proj_out.weight
+    torch.testing.assert_close(weight, trained["transformer.proj_out.weight"], rtol=1e-3, atol=1e-6)
+    assert len(pipeline.vae.config.latents_mean) == 16
+
+
+def test_bad_stages_are_named() -> None:
+    with pytest.raises(ValueError, match="vae-sculpt"):
+        train.run(train.Options(out=Path("unused"), budgets={"vae-sculpt": Budget(steps=1)}))
+    with pytest.raises(SystemExit):
+        train.parse(["--stage", "vae-images", "--out", "unused"])
