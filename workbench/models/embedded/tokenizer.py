@@ -32,7 +32,7 @@ def unknown_words(prompt: str) -> tuple[str, ...]:
 
 
 def nearest_words(word: str) -> tuple[str, ...]:
-    """Return up to three known words that `word` may have meant: by sense where that is known, else by spelling."""
+    """Return up to three known words that `word` may have meant, by sense or by spelling."""
     return tuple(near for _, nearest in world.unknown_words(word) for near in nearest)
 
 

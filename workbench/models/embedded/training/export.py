@@ -53,7 +53,7 @@ def export(folder: Path, target: Path, *, dtype: torch.dtype = torch.float16) ->
 
 
 def _load_as_float32(config: Path) -> None:
-    """Let transformers load the text encoder as diffusers loads the rest: in float32 unless told otherwise."""
+    """Let transformers load the text encoder as diffusers loads the rest: float32 unless told otherwise."""
     values = json.loads(config.read_text())
     config.write_text(json.dumps(values | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
 
