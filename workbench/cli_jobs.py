@@ -201,7 +201,9 @@ def _raise(job: Job) -> NoReturn:
 
 def _line(queue: Queue, job: Job) -> str:
     if job.state == "queued":
-        return f"queued, {queue.position(job.id)} before it"
+        ahead, starts_in, _ = queue.estimate(job.id)
+        when = f", starts in about {starts_in:,.0f} s" if starts_in else ""
+        return f"queued, {ahead} before it{when}"
     message = f" · {job.message}" if job.message else ""
     return f"{job.state} · {_progress(job)}{message}"
 

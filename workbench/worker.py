@@ -13,6 +13,7 @@ import importlib
 import io
 import json
 import os
+import platform
 import signal
 import sys
 import threading
@@ -158,6 +159,7 @@ class Worker:
         step = _find_step(self.job.kind)
         config = step.config.parse(self.job.config, what=f"The configuration of {self.job.kind!r}")
         text = json.dumps(self.job.config, sort_keys=True)
+        self._note_device()
         owner = Owner(self.job.kind, hashlib.sha256(text.encode()).hexdigest())
         save_seconds = float(os.environ.get(SAVE_ENVIRONMENT, SAVE_SECONDS))
         reporter = JobReporter(
@@ -176,6 +178,17 @@ class Worker:
             return {**self._ending_of(error), **reporter.facts()}
         finally:
             reporter.close()
+
+    def _note_device(self) -> None:
+        """Keep the accelerator's name with the versions; without one, that of the processor architecture."""
+        import torch
+
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}"
+        with suppress(WorkbenchError), self.queue.table.write() as connection:
+            connection.execute(
+                "UPDATE jobs SET versions = ? WHERE id = ? AND claim = ?",
+                (json.dumps({**_versions(), "device": name}), self.job.id, self.claim),
+            )
 
     def _make(self, step: Step, config: StrictModel, reporter: JobReporter) -> dict[str, Any]:
         """Return what the step made; a full disk holds the work, which then goes on from its checkpoint."""

@@ -74,12 +74,12 @@ MATRICES: dict[str, Callable[[Path], Any]] = {
 def main(names: list[str]) -> None:
     """Run the named matrices (all without a name) and write each result as soon as it is there."""
     os.nice(5)
-    recorded = read_json(RESULTS, what=RESULTS.name)["results"] if RESULTS.exists() else {}
     for name in names or MATRICES:
         with tempfile.TemporaryDirectory() as folder:
             begun = time.monotonic()
             result = MATRICES[name](Path(folder))
             seconds = round(time.monotonic() - begun, 1)
+        recorded = read_json(RESULTS, what=RESULTS.name)["results"] if RESULTS.exists() else {}
         recorded[name] = {
             "result": json.loads(json.dumps(result)),
             "seconds": seconds,

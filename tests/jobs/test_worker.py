@@ -34,7 +34,7 @@ def test_jobs_run_one_after_the_other_and_leave_everything_behind(queue: Queue) 
     assert done.title == "<b>mine</b>"
     assert done.command == "workbench demo"
     assert "workbench.worker" in queue.get(second.id).command
-    assert {"python", "torch", "safetensors"} <= set(done.versions)
+    assert {"python", "torch", "safetensors", "device"} <= set(done.versions)
     assert done.peak_bytes > 50e6
     assert done.seconds > 0
     assert done.finished is not None

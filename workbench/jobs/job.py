@@ -28,6 +28,7 @@ class Job:
         seconds: time spent running, over all attempts, by a monotonic clock.
         command: the command line that asked for the job.
         device: jobs of one device run one after the other.
+        versions: of Python and the packages that matter; under "device" what the worker ran on.
         peak_bytes: largest resident memory of the worker.
         refused: it failed because of its input; `message` then says what was expected.
         result: what the step made, once done: paths and figures.
