@@ -75,8 +75,9 @@ def system_kills() -> int:
 def memory_limit() -> int:
     """Return the bytes of memory that this process can have: the machine's, or the container's limit."""
     limit = psutil.virtual_memory().total
-    with suppress(OSError, ValueError):
-        limit = min(limit, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            limit = min(limit, int(Path(path).read_text(encoding="ascii")))
     return limit
 
 
