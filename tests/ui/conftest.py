@@ -89,14 +89,11 @@ def watched(browser: Browser) -> Iterator[Watched]:
     context.close()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, micro_model_folder: Path) -> Iterator[Server]:
-    """The real app on the tiny model, started the way a user starts it."""
-    workspace = Workspace.open(tmp_path_factory.mktemp("app") / "work space é")
-    port = free_port()
+def start_app(workspace: Workspace, model: Path, port: int) -> Server:
+    """Start the real app the way a user starts it, and wait until it answers."""
     command = [
         sys.executable, str(ROOT / "app.py"), "--no-browser", "--port", str(port),
-        "--workspace", str(workspace.root), "--model", str(micro_model_folder),
+        "--workspace", str(workspace.root), "--model", str(model),
     ]  # fmt: skip
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("GRADIO_", "HF_"))
@@ -104,9 +101,17 @@ def server(tmp_path_factory: pytest.TempPathFactory, micro_model_folder: Path) -
     process = subprocess.Popen(command, cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1"})
     address = f"http://127.0.0.1:{port}"
     wait_until_up(address, process)
-    yield Server(address, workspace, process)
-    process.terminate()
-    process.wait(timeout=20)
+    return Server(address, workspace, process)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, micro_model_folder: Path) -> Iterator[Server]:
+    """The real app on the tiny model."""
+    workspace = Workspace.open(tmp_path_factory.mktemp("app") / "work space é")
+    running = start_app(workspace, micro_model_folder, free_port())
+    yield running
+    running.process.terminate()
+    running.process.wait(timeout=20)
 
 
 def wait_until_up(address: str, process: subprocess.Popen[bytes], *, seconds: float = 90) -> None:

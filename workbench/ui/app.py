@@ -93,6 +93,8 @@ def build_blocks(context: Context) -> gr.Blocks:
             return [chosen, *show(context, chosen)]
 
         def settle(chosen: Study, value: dict[str, Any]) -> list[Any]:
+            if chosen == Study():  # the server was restarted: the page knows what it showed
+                chosen = restore(context.workspace, asked_for(value))
             chosen = follow(context, chosen, value)
             return [chosen, *show(context, chosen)]
 
@@ -130,6 +132,12 @@ def follow(context: Context, chosen: Study, value: Any) -> Study:
             if isinstance(path, str) and path
         ]
     return adopt(chosen, context.workspace, made)
+
+
+def asked_for(value: Any) -> dict[str, str]:
+    """Return the ids that the study bar of a page holds."""
+    ids = value.get("ids") if isinstance(value, dict) else None
+    return {name: one for name, one in ids.items() if isinstance(one, str)} if isinstance(ids, dict) else {}
 
 
 def bar(context: Context, chosen: Study) -> dict[str, Any]:

@@ -54,7 +54,8 @@ export const lossChart = element => {
     };
   });
   const chips = () => {
-    const groups = [...new Set([...series.keys()].map(group))];
+    const place = name => (OPERATORS.indexOf(name) + 99) % 99;
+    const groups = [...new Set([...series.keys()].map(group))].sort((a, b) => place(a) - place(b));
     element.querySelector('.series').innerHTML = groups.length < 2 ? `<span class="muted">${series.size} cells</span>` : groups.map(name =>
       `<button type="button" class="chip" data-series="${text(name)}" aria-pressed="${!view.off.has(name)}"><i class="swatch" data-op="${text(name)}"></i>${text(name)}</button>`).join('');
   };

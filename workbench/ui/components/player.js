@@ -5,7 +5,7 @@ import { chart, chartX, empty, icon, onSegment, planOperator, segmented, swatch,
 
 const MODES = [['side', 'side by side'], ['wipe', 'wipe'], ['difference', 'difference']];
 const SPEEDS = [['0.25', '¼×'], ['0.5', '½×'], ['1', '1×'], ['2', '2×']];
-const NOTES = { side: '', wipe: 'drag over the clip: teacher on the left, student on the right', difference: 'teacher minus student, amplified 4×; black is equal' };
+const NOTES = { side: '', wipe: 'drag over the clip, or Shift and arrows: teacher left, student right', difference: 'teacher minus student, amplified 4×; black is equal' };
 
 const figure = (clip, place) => `<figure class="clip" data-place="${place}">
   <div class="screen"><video src="${text(clip.url)}" muted playsinline preload="auto" tabindex="-1" aria-label="Clip of the ${text(clip.name)}"></video>
@@ -174,6 +174,12 @@ const run = (element, value) => {
   });
   root.addEventListener('keydown', event => {
     if (event.target.matches('input:not(.slider), textarea, select')) return;
+    if (view.mode === 'wipe' && event.shiftKey && /^Arrow(Left|Right)$/.test(event.key)) {
+      event.preventDefault();
+      view.wipe = Math.max(0, Math.min(1, view.wipe + (event.key === 'ArrowLeft' ? -0.05 : 0.05)));
+      layout();
+      return;
+    }
     const act = {
       ' ': () => !event.target.closest('button') && play(!view.playing),
       ArrowLeft: () => (play(false), seek(view.frame - 1)),
