@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from importlib.util import find_spec
 
 import torch
@@ -57,8 +58,13 @@ def resolve_impl(
     return "sdpa" if has_fused else "reference"
 
 
+@lru_cache(maxsize=1)
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
 def _why_not_triton(query: Tensor, num_features: int, hidden: int | None) -> str | None:
-    if find_spec("triton") is None:
+    if not _has_triton():
         return "triton is not installed"
     if not query.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return f"it needs a CUDA device, got {query.device}"

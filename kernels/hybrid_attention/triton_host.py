@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -45,11 +46,15 @@ class Options:
 
 def hardware(x: Tensor) -> tuple[TileSet, int]:
     """Return the tiles for a tensor's device and dtype, and the number of multiprocessors."""
-    device = x.device
+    return _hardware(x.device, is_exact(x))
+
+
+@lru_cache
+def _hardware(device: torch.device, exact: bool) -> tuple[TileSet, int]:  # noqa: FBT001
     if device.type != "cuda":
         return tiles_for(0), 2
     major, minor = torch.cuda.get_device_capability(device)
-    tile_set = FULL_PRECISION if is_exact(x) else tiles_for(10 * major + minor)
+    tile_set = FULL_PRECISION if exact else tiles_for(10 * major + minor)
     return tile_set, torch.cuda.get_device_properties(device).multi_processor_count
 
 
