@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.banks import write_bank
+from workbench.analysis import KINDS
 from workbench.capture import Capture, CaptureConfig, load, run
 from workbench.errors import InputError
 from workbench.models import LoadedModel, ModelFacts
@@ -50,6 +51,12 @@ def test_a_row_is_the_captured_one_and_its_shares_add_up(capture: Capture) -> No
     assert shares["own frame"] + shares["other frames"] == pytest.approx(100, abs=1)
     mean = maps.attention_row(capture, {"block": 2, "head": 1, "patch": [1, 2, 3], "mean": True})
     assert mean["bytes"] != answer["bytes"]
+
+
+def test_every_kind_of_head_is_explained(capture: Capture) -> None:
+    assert set(maps.KINDS) == set(KINDS)
+    kinds = {row["kind"] for row in maps.head_rows(capture)}
+    assert kinds <= set(KINDS)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 /* Blocks × heads as one picture, the heads of one block, and one head in full.
-   value: {capture, blocks, heads, grid: [T, H, W], side, steps: [{label}], metrics: [{block, head, kind, ...}]}
+   value: {capture, blocks, heads, grid: [T, H, W], side, steps: [{label}], metrics: [{block, head, kind, ...}], kinds: [{kind, why}]}
    ask('sprite', {capture, step}) → {bytes}: blocks·heads·side·side bytes, each map scaled to its own maximum. */
 import { asker } from './bus.js';
 import { bytes, empty, massColours, notice, onTheme, paintBytes, text, token } from './draw.js';
@@ -109,6 +109,10 @@ export const mount = (element, host) => {
     drawBlock();
     element.dataset.ready = key;
   };
+  const kinds = () => {
+    const count = kind => value.metrics.filter(row => row.kind === kind).length;
+    return value.kinds?.length ? `<dl class="kinds">${value.kinds.map(({ kind, why }) => `<div><dt>${text(kind)}</dt><dd class="number">${count(kind)}</dd><dd class="muted">${text(why)}</dd></div>`).join('')}</dl>` : '';
+  };
   const build = () => {
     value = host.get();
     if (!value?.capture) {
@@ -122,7 +126,7 @@ export const mount = (element, host) => {
     selection.head = Math.min(selection.head, value.heads - 1);
     selection.step = Math.min(selection.step, value.steps.length - 1);
     element.innerHTML = `<div class="rack maps-rack"><section class="panel"><header class="panel-head"><h2>Blocks × heads</h2><div class="end"><span class="colour-bar">0<i class="mass-bar"></i>max</span></div></header>
-        <div class="panel-body sprite-slot"><canvas class="sprite" tabindex="0" role="grid" aria-label="Attention of every block and head; arrows move"></canvas></div></section>
+        <div class="panel-body sprite-slot"><canvas class="sprite" tabindex="0" role="grid" aria-label="Attention of every block and head; arrows move"></canvas>${kinds()}</div></section>
       <section class="panel"><header class="panel-head"><h2 class="of-block"></h2><span class="hint">all heads, one block</span></header>
         <div class="panel-body"><div class="head-strip"></div><div class="line-of head-line"><h2 class="head-title"></h2><span class="chip static head-kind" hidden></span><span class="muted map-note">query rows, key columns, ${text(value.grid[0])} latent frames</span></div>
           <canvas class="full-map" width="480" height="480" role="img" aria-label="Pooled attention map of the chosen head"></canvas>

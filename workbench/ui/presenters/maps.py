@@ -19,6 +19,13 @@ NO_CAPTURE = (
     "A capture watches one real sampling run and shows what every head of every block looks at. "
     "Choose a prompt above and press Capture."
 )
+KINDS = {
+    "local": "near the token, in its own frame",
+    "temporal": "near its place, in other frames",
+    "global": "anywhere",
+    "first frame": "half or more on frame 0",
+}
+"""What the words of `analysis.classify` mean."""
 GAMMA = 0.5
 TOP_QUANTILE = 0.995
 COLUMNS = (
@@ -57,6 +64,7 @@ def attention_page(capture: Capture, *, workspace: Workspace) -> list[dict[str, 
         "side": manifest.map_size,
         "steps": [{"label": "all steps"}, *steps],
         "metrics": rows,
+        "kinds": [{"kind": kind, "why": KINDS[kind]} for kind in KINDS],
     }
     frames = [media_url(workspace, path) if path.is_file() else None for path in capture.frames]
     settings = manifest.config
