@@ -16,7 +16,14 @@ from workbench.planning.bank import Bank, load_bank
 from workbench.types import CheckpointState, SilentReporter
 from workbench.workspace import Workspace
 
-SMALL = {"blocks": (0, 2), "rates": ("R4", "linear"), "updates": 60, "steps": 2, "num_prompts": 2}
+SMALL = {
+    "blocks": (0, 2),
+    "rates": ("R4", "linear"),
+    "updates": 60,
+    "updates_per_state": 4,
+    "steps": 2,
+    "num_prompts": 2,
+}
 
 
 class Recording(SilentReporter):

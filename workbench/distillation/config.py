@@ -32,7 +32,8 @@ class MeasureConfig(StrictModel):
         blocks: which blocks; None for all.
         rates: operators as a user writes them: "R4", "4", "linear", "T3o1".
         updates: optimiser steps of every cell.
-        updates_per_state: of these, how many follow one forward pass of the teacher.
+        updates_per_state: of these, how many follow one forward pass of the teacher; 1 sees the most states
+            and gave the lowest errors.
         queries: query tokens of one update.
         prompts: to train on; empty draws `num_prompts`.
         held_out_prompts: errors are measured on; empty draws `num_held_out`.
@@ -46,12 +47,12 @@ class MeasureConfig(StrictModel):
     model: str = "embedded"
     blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     rates: Annotated[tuple[str, ...], Field(min_length=1)] = ("R2", "R4", "R8", "R16", "linear")
-    updates: Annotated[int, Field(ge=1, le=1_000_000)] = 600
-    updates_per_state: Annotated[int, Field(ge=1, le=64)] = 4
-    queries: Annotated[int, Field(ge=1, le=65_536)] = 256
+    updates: Annotated[int, Field(ge=1, le=1_000_000)] = 800
+    updates_per_state: Annotated[int, Field(ge=1, le=64)] = 1
+    queries: Annotated[int, Field(ge=1, le=65_536)] = 128
     prompts: Prompts = ()
     held_out_prompts: Prompts = ()
-    num_prompts: Annotated[int, Field(ge=1, le=512)] = 8
+    num_prompts: Annotated[int, Field(ge=1, le=512)] = 16
     num_held_out: Annotated[int, Field(ge=1, le=512)] = 4
     steps: Annotated[int, Field(ge=1, le=1000)] = 8
     guidance: Annotated[float, Field(ge=0, le=100)] | None = None
