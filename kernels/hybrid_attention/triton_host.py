@@ -50,7 +50,7 @@ def hardware(x: Tensor) -> tuple[TileSet, int]:
 
 
 @lru_cache
-def _hardware(device: torch.device, exact: bool) -> tuple[TileSet, int]:  # noqa: FBT001
+def _hardware(device: torch.device, exact: bool) -> tuple[TileSet, int]:
     if device.type != "cuda":
         return tiles_for(0), 2
     major, minor = torch.cuda.get_device_capability(device)
