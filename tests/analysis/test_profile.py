@@ -16,8 +16,8 @@ from workbench.workspace import Workspace
 @pytest.mark.parametrize(
     ("numbers", "kind"),
     [
-        ({"first_frame": 0.7, "near": 0.9, "same_frame": 0.8}, "first frame"),
-        ({"first_frame": 0.2, "near": 0.9, "same_frame": 0.8}, "local"),
+        ({"first_frame": 0.45, "near": 0.9, "same_frame": 0.8}, "first frame"),
+        ({"first_frame": 0.3, "near": 0.45, "same_frame": 0.8}, "local"),
         ({"first_frame": 0.2, "near": 0.9, "same_frame": 0.3}, "temporal"),
         ({"first_frame": 0.2, "near": 0.1, "same_frame": 0.9}, "global"),
     ],

@@ -16,9 +16,9 @@ from workbench.capture import METRICS, Capture
 HeadKind = Literal["local", "temporal", "global", "first frame"]
 KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
 
-FIRST_FRAME_SHARE = 0.5
+FIRST_FRAME_SHARE = 0.4
 """A head with at least this mass on the first frame is a "first frame" head (uniform attention has 1 / T)."""
-NEAR_SHARE = 0.5
+NEAR_SHARE = 0.4
 """A head with at least this mass near the token in the picture is "local" or "temporal", else "global"."""
 OWN_FRAME_SHARE = 0.5
 """Of these, one with at least this share of all mass in the token's own frame is "local"."""
