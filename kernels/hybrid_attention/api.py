@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 from importlib.util import find_spec
 
 import torch
@@ -14,6 +13,8 @@ from kernels.hybrid_attention.feature_map import MapParameters, apply_feature_ma
 from kernels.hybrid_attention.fused_softmax import softmax_backend
 from kernels.hybrid_attention.triton_tiles import why_not
 from kernels.hybrid_attention.validation import ChunkSpec
+
+HAS_TRITON = find_spec("triton") is not None
 
 
 def resolve_impl(
@@ -58,13 +59,8 @@ def resolve_impl(
     return "sdpa" if has_fused else "reference"
 
 
-@lru_cache(maxsize=1)
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
-
-
 def _why_not_triton(query: Tensor, num_features: int, hidden: int | None) -> str | None:
-    if not _has_triton():
+    if not HAS_TRITON:
         return "triton is not installed"
     if not query.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return f"it needs a CUDA device, got {query.device}"
