@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_FLAGS ?= -n 2 --dist loadfile
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: app lab setup test test-slow test-gpu lint browser clean
 .DELETE_ON_ERROR:
@@ -35,11 +34,12 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# Two torch threads on busy cores disturb each other: the tests run one thread a worker.
 test: $(STAMP) browser lint
-	$(BIN)/python -m pytest $(TEST_FLAGS) -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_FLAGS) -m "not slow and not gpu"
 
 test-slow: $(STAMP) browser
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu

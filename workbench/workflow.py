@@ -129,13 +129,13 @@ class StudyConfig(StrictModel):
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     query_stride: Annotated[int, Field(ge=1)] = 4
     blocks: tuple[int, ...] | None = None
-    rates: tuple[str, ...] = ("R4", "R8", "linear")
+    rates: tuple[str, ...] = ("R2", "R4", "R8")
     updates: Annotated[int, Field(ge=1)] = 200
-    num_prompts: Annotated[int, Field(ge=1)] = 6
+    num_prompts: Annotated[int, Field(ge=1)] = 8
     num_held_out: Annotated[int, Field(ge=1)] = 3
     measure_steps: Annotated[int, Field(ge=1)] = 8
     plan: str | None = None
-    attention_ratio: Annotated[float, Field(gt=0, le=1)] = 0.6
+    attention_ratio: Annotated[float, Field(gt=0, le=1)] = 0.65
 
 
 PRESETS: dict[str, StudyConfig] = {
