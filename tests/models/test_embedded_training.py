@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from workbench.models.embedded import train, world
 from workbench.models.embedded.tokenizer import TEXT_LENGTH
-from workbench.models.embedded.training import codec_stage, transformer_stage
+from workbench.models.embedded.training import codec_stage, text_stage, transformer_stage
 from workbench.models.embedded.training.latents import LatentPool
 from workbench.models.embedded.training.loop import Budget, Recorder
 from workbench.models.embedded.training.measures import compare_clips
@@ -68,7 +68,13 @@ def _transformer_run(folder: Path, recorder: Recorder, *, resume: bool) -> Part:
     return part
 
 
-@pytest.mark.parametrize("run", [_codec_run, _transformer_run])
+def _text_run(folder: Path, recorder: Recorder, *, resume: bool) -> Part:
+    part = text_stage.open_reader(folder, device="cpu", seed=0, resume=resume)
+    text_stage.train_text_stage(part, budget=Budget(steps=3), recorder=recorder, batch=4)
+    return part
+
+
+@pytest.mark.parametrize("run", [_codec_run, _transformer_run, _text_run])
 def test_a_stage_that_was_stopped_goes_on_to_the_bit(run: Callable[..., Part], tmp_path: Path) -> None:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     straight.mkdir(), stopped.mkdir()
@@ -134,6 +140,37 @@ def test_padding_bias_stands_for_a_longer_text() -> None:
         )
         ours = denoiser(noisy, sigma, text)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_questions_are_answered_by_the_scene() -> None:
+    first = world.Solid("cone", "blue", "small", "left", "striped")
+    second = world.Solid("ball", "red", "big", "still")
+    answers = text_stage.answers_of(world.Scene((first, second), "left of", "desert", "static", 0))
+    told = {
+        name: values[answer]
+        for (name, values), answer in zip(text_stage.QUESTIONS.items(), answers, strict=True)
+    }
+    assert (told["first shape"], told["first motion"], told["second colour"]) == ("cone", "left", "red")
+    assert told["relation"] == "left of"
+    alone = text_stage.answers_of(world.Scene((first,), None, "desert", "static", 0))
+    names = list(text_stage.QUESTIONS)
+    assert alone[names.index("second shape")] == len(text_stage.QUESTIONS["second shape"])
+
+
+def test_the_trained_text_encoder_is_taken_over_once(tmp_path: Path) -> None:
+    reader = _text_run(tmp_path, Recorder(tmp_path), resume=False)
+    part = transformer_stage.open_denoiser(tmp_path, device="cpu", seed=0)
+    assert transformer_stage.take_over_text_encoder(part, tmp_path)
+    taken = dict(zip(part.named, part.average, strict=True))
+    own = dict(zip(reader.named, reader.average, strict=True))
+    assert torch.equal(taken["text_encoder.shared.weight"], own["text_encoder.shared.weight"])
+    assert not transformer_stage.take_over_text_encoder(part, tmp_path)
+
+
+def test_noise_levels_follow_the_sampler() -> None:
+    sigma = transformer_stage.draw_sigma(4000, generator=torch.Generator().manual_seed(0), device="cpu")
+    assert sigma.min() > 0 and sigma.max() <= 1
+    assert 0.15 < (sigma > 0.9).float().mean() < 0.25
 
 
 def test_measures_of_the_truth_itself() -> None:

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from workbench.models.embedded.architecture import CODEC, TRANSFORMER, default_folder
-from workbench.models.embedded.training import codec_stage, transformer_stage
+from workbench.models.embedded.training import codec_stage, text_stage, transformer_stage
 from workbench.models.embedded.training.latents import build_latents, open_trained_codec
 from workbench.models.embedded.training.loop import Budget, Recorder
 from workbench.models.embedded.training.measures import measure_codec, reconstruct
@@ -32,6 +32,7 @@ from workbench.models.embedded.training.sheets import save_sheet
 from workbench.models.embedded.world import Scene
 
 STAGES = (
+    "text",
     "vae-images",
     "vae-clips",
     "vae-finish",
@@ -43,12 +44,13 @@ STAGES = (
 )
 UNTIMED = ("sample", "export")
 SHARES = {
+    "text": 0.04,
     "vae-images": 0.04,
     "vae-clips": 0.07,
     "vae-finish": 0.24,
     "vae-sharpen": 0.05,
-    "transformer": 0.5,
-    "transformer-finish": 0.1,
+    "transformer": 0.36,
+    "transformer-finish": 0.2,
 }
 """How `--stage all` divides its minutes."""
 
@@ -126,6 +128,13 @@ def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
         options.held_out, seed=options.seed + 7, split="held-out", device=options.device, workers=1
     )
     recorder.write(event="start", device=options.device, seconds=time.monotonic() - started)
+    if "text" in options.budgets:
+        reader = text_stage.open_reader(
+            options.out, device=options.device, seed=options.seed, resume=options.resume
+        )
+        text_stage.train_text_stage(reader, budget=options.budgets["text"], recorder=recorder)
+        with reader.averaged():
+            result["text"] = text_stage.measure_reader(reader.module, device=options.device)
     if any(stage in codec_stage.STAGES for stage in options.budgets):
         _train_codec(options, recorder, held_out, result)
     if any(stage in transformer_stage.STAGES for stage in options.budgets):
@@ -194,6 +203,8 @@ def _train_transformer(options: Options, recorder: Recorder, result: dict[str, A
     part = transformer_stage.open_denoiser(
         options.out, device=options.device, seed=options.seed, resume=options.resume
     )
+    if transformer_stage.take_over_text_encoder(part, options.out):
+        recorder.write(event="text encoder taken over")
     latents = build_latents(
         options.out,
         options.latents,

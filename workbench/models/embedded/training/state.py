@@ -6,7 +6,7 @@ A part is saved as four safetensors files, so that a continued run neither resta
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -96,6 +96,18 @@ class Part:
                 torch._foreach_copy_(self.parameters, self.average)
         for name, value in self.named.items():
             value.requires_grad_(not name.startswith(prefixes))
+
+    def replace(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Put new values for the named weights, into the average too, and start their moments afresh."""
+        index = {name: number for number, name in enumerate(self.named)}
+        with torch.no_grad():
+            for name, value in values.items():
+                own = self.parameters[index[name]]
+                own.copy_(value)
+                self.average[index[name]].copy_(value)
+                for key in ("exp_avg", "exp_avg_sq"):
+                    if own in self.optimizer.state:
+                        self.optimizer.state[own][key].zero_()
 
     def update(self, learning_rate: float, *, clip: float, decay: float) -> torch.Tensor:
         """Take one AdamW step from the gradients in place and move the average; returns the gradient norm."""

@@ -11,6 +11,7 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import nn
 
 from workbench.models.embedded.architecture import (
+    FLOW_SHIFT,
     GUIDANCE_SCALE,
     NUM_STEPS,
     build_scheduler,
@@ -20,13 +21,15 @@ from workbench.models.embedded.architecture import (
 from workbench.models.embedded.tokenizer import TEXT_LENGTH, token_list
 from workbench.models.embedded.training.latents import LatentPool
 from workbench.models.embedded.training.loop import Budget, Recorder, Schedule, StagePlan, run_stage
-from workbench.models.embedded.training.state import Part, is_saved, load_average
+from workbench.models.embedded.training.state import Part, is_saved, load_average, read_meta
+from workbench.models.embedded.training.text_stage import FOLDER as TEXT_FOLDER
+from workbench.models.embedded.training.text_stage import CaptionReader, encode_text
 from workbench.models.embedded.whole_clip import WholeClip
 
 FOLDER = "transformer"
 STAGES = {
     "transformer": Schedule(peak=1.2e-3, final=0.01, warmup=200, decay=0.999),
-    "transformer-finish": Schedule(peak=3e-4, final=0.01, warmup=20, decay=0.999),
+    "transformer-finish": Schedule(peak=8e-4, final=0.01, warmup=100, decay=0.999),
 }
 BATCH, CPU_BATCH = 128, 4
 EMPTY_PROMPT_SHARE = 0.1
@@ -66,9 +69,7 @@ class Denoiser(nn.Module):
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return text embeddings [B, L, 128] of token ids [B, L], zero at padding, as in the pipeline."""
-        mask = tokens != 0
-        hidden = self.text_encoder(tokens, mask.long()).last_hidden_state
-        return hidden * mask[..., None].to(hidden.dtype)
+        return encode_text(self.text_encoder, tokens)
 
     def forward(self, noisy: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Return the velocity for latents [B, 16, T, H, W] at noise level `sigma` [B] in 0 to 1."""
@@ -104,6 +105,24 @@ def open_denoiser(
     return part
 
 
+def take_over_text_encoder(part: Part, folder: Path) -> bool:
+    """Put the separately trained text encoder of a training folder into the denoiser, once.
+
+    Returns:
+        Whether it was put there now.
+    """
+    if not is_saved(folder / TEXT_FOLDER):
+        return False
+    steps = read_meta(folder / TEXT_FOLDER)["progress"]["steps"]
+    if part.progress.facts.get("text_steps") == steps:
+        return False
+    reader = CaptionReader(len(token_list()))
+    load_average(folder / TEXT_FOLDER, reader)
+    part.replace({f"text_encoder.{name}": value for name, value in reader.text_encoder.named_parameters()})
+    part.progress.facts["text_steps"] = steps
+    return True
+
+
 def latent_scale(part: Part) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return mean and deviation of the latents a part was trained on, [16] each, or None for a fresh part."""
     facts = part.progress.facts
@@ -111,10 +130,15 @@ def latent_scale(part: Part) -> tuple[torch.Tensor, torch.Tensor] | None:
 
 
 def draw_sigma(batch: int, *, generator: torch.Generator, device: torch.device) -> torch.Tensor:
-    """Draw noise levels: logit-normal around 0.6, one in ten uniform so that both ends are seen."""
+    """Draw noise levels as sampling visits them: half uniform and half logit-normal, then shifted.
+
+    A quarter of all steps of a sampled clip have a noise level above 0.9; there the layout, the direction of
+    motion and which object is which are decided, and only there does the prompt have to be read for them.
+    """
     normal = torch.randn(batch, generator=generator, device=device)
     uniform = torch.rand(2, batch, generator=generator, device=device)
-    return torch.where(uniform[0] < 0.1, uniform[1], torch.sigmoid(0.4 + 1.1 * normal))
+    share = torch.where(uniform[0] < 0.5, uniform[1], torch.sigmoid(normal))
+    return FLOW_SHIFT * share / (1 + (FLOW_SHIFT - 1) * share)
 
 
 def train_transformer_stage(
