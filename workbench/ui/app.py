@@ -96,12 +96,19 @@ def build_blocks(context: Context) -> gr.Blocks:
             if chosen == Study():  # the server was restarted: the page knows what it showed
                 chosen = restore(context.workspace, asked_for(value))
             chosen = follow(context, chosen, value)
-            return [chosen, *show(context, chosen)]
+            *shown, shell_value = show(context, chosen)
+            return [chosen, *shown, {**shell_value, "handled": ended_jobs(value)}]
 
         everything = [study, *(output for refresh in context.refreshes for output in refresh.outputs)]
         blocks.load(load, None, everything, show_progress="hidden", api_visibility="private", queue=False)
         shell.settled(
-            settle, [study, shell], everything, show_progress="hidden", api_visibility="private", queue=False
+            settle,
+            [study, shell],
+            everything,
+            show_progress="hidden",
+            api_visibility="private",
+            queue=False,
+            trigger_mode="multiple",
         )
     return blocks
 
@@ -117,11 +124,8 @@ def show(context: Context, chosen: Study) -> list[Any]:
 
 def follow(context: Context, chosen: Study, value: Any) -> Study:
     """Return the study with what the jobs that just ended have made."""
-    ended = value.get("settled", []) if isinstance(value, dict) else []
     made = []
-    for name in ended if isinstance(ended, list) else []:
-        if not isinstance(name, str):
-            continue
+    for name in ended_jobs(value):
         try:
             job = context.queue.get(name)
         except InputError:
@@ -132,6 +136,12 @@ def follow(context: Context, chosen: Study, value: Any) -> Study:
             if isinstance(path, str) and path
         ]
     return adopt(chosen, context.workspace, made)
+
+
+def ended_jobs(value: Any) -> list[str]:
+    """Return the ids of jobs that a page saw ending."""
+    ended = value.get("settled", []) if isinstance(value, dict) else []
+    return [name for name in ended if isinstance(name, str)] if isinstance(ended, list) else []
 
 
 def asked_for(value: Any) -> dict[str, str]:

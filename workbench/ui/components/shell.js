@@ -6,6 +6,7 @@ import { duration, icon, isLive, state, text } from './draw.js';
 const PAGES = [['attention', 'Attention'], ['plan', 'Plan'], ['compare', 'Compare'], ['runs', 'Runs']];
 const MARK = '<svg width="18" height="14" viewBox="0 0 18 14" aria-hidden="true"><rect width="17" height="4" rx="1" fill="var(--op-softmax)"/><rect y="5" width="13" height="4" rx="1" fill="var(--op-r4)"/><rect y="10" width="8" height="4" rx="1" fill="var(--op-linear)"/></svg>';
 const PULSE = 1000;
+const ANSWER = 5000; // an event can get lost behind one still under way: it is sent again
 
 export const mount = (element, host) => {
   const ask = asker(host.call);
@@ -44,6 +45,7 @@ export const mount = (element, host) => {
     dark(on);
   });
 
+  const unanswered = new Set(); // ended jobs whose results the server has not shown yet
   const show = () => {
     const value = host.get();
     if (!value?.steps) return;
@@ -55,6 +57,7 @@ export const mount = (element, host) => {
     for (const [name, id] of Object.entries(value.ids ?? {})) id ? query.set(name, id) : query.delete(name);
     const next = `${location.pathname}${[...query].length ? `?${query}` : ''}${location.hash}`;
     history.replaceState(null, '', next);
+    (value.handled ?? []).forEach(id => unanswered.delete(id));
   };
   host.watch(show);
   show();
@@ -85,7 +88,9 @@ export const mount = (element, host) => {
   const seen = new Map();
   let watched = null;
   let after = 0;
+  let first = true;
   let lost = false;
+  let told = 0;
   let jobs = [];
   let version = '';
   const pulse = async () => {
@@ -94,12 +99,11 @@ export const mount = (element, host) => {
       const answer = await ask('pulse', { job: watched, after, version }, { quiet: true });
       answer.jobs ??= jobs;
       ({ jobs, version } = answer);
-      if (lost) {
-        lost = false;
-        find('.server-lost').hidden = true;
-        host.emit('settled');
-      }
-      const settled = answer.jobs.filter(job => seen.has(job.id) && isLive(seen.get(job.id)) && !isLive(job.state));
+      const back = lost;
+      lost = false;
+      find('.server-lost').hidden = true;
+      const settled = answer.jobs.filter(job => !isLive(job.state) && (seen.has(job.id) ? isLive(seen.get(job.id)) : !first));
+      first = false;
       answer.jobs.forEach(job => seen.set(job.id, job.state));
       const live = answer.jobs.find(job => job.state !== 'queued' && isLive(job.state)) ?? answer.jobs.find(job => isLive(job.state));
       tell('jobs', answer);
@@ -110,8 +114,10 @@ export const mount = (element, host) => {
         watched = wanted;
         after = 0;
       }
-      if (settled.length) {
-        host.set({ ...host.get(), settled: settled.map(job => job.id) });
+      settled.forEach(job => unanswered.add(job.id));
+      if (back || settled.length || (unanswered.size && Date.now() - told > ANSWER)) {
+        told = Date.now();
+        host.set({ ...host.get(), settled: [...unanswered] });
         host.emit('settled');
         settled.forEach(job => say(job.state === 'done' ? `Done: ${job.kind}, ${job.title}.` : `${job.kind}, ${job.title}: ${job.message || job.state}`, job.state === 'done' || job.state === 'cancelled' ? 'info' : 'error'));
       }
