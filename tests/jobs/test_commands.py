@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.jobs.harness import reached_step, run_demo, wait_for, wait_until
-from workbench.cli_jobs import app, follow
+from workbench.cli.jobs import app, follow
 from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
 from workbench.jobs import Queue
 
@@ -85,12 +85,12 @@ def test_interrupting_the_wait_cancels_the_job(queue: Queue, monkeypatch: pytest
     job = queue.submit("demo", {"steps": 5000, "delay": 0.02})
     queue.dispatch()
     wait_until(lambda: reached_step(queue, job.id, 1), what="a step")
-    from workbench import cli_jobs
+    from workbench.cli import jobs
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_jobs, "_watch", interrupted)
+    monkeypatch.setattr(jobs, "_watch", interrupted)
     with pytest.raises(Cancelled):
         follow(queue, job)
     assert queue.get(job.id).state == "cancelled"

@@ -238,6 +238,6 @@ def test_a_kill_by_the_system_is_told_from_other_kills(tmp_path: Path) -> None:
 
 def test_looking_at_the_queue_imports_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, workbench.jobs, workbench.cli_jobs, workbench.worker; sys.exit('torch' in sys.modules)"
+        "import sys, workbench.jobs, workbench.cli.jobs, workbench.worker; sys.exit('torch' in sys.modules)"
     )
     assert wait_until(lambda: subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT).returncode == 0)

@@ -7,7 +7,7 @@ import shlex
 import pytest
 import typer
 
-from workbench.cli import app
+from workbench.cli.app import app
 from workbench.ui.presenters.commands import command_line, expected_seconds, priced, work_units
 from workbench.workspace import Workspace
 

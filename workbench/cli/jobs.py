@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from workbench.cli.options import JsonOption, WorkspaceOption
 from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
 from workbench.jobs import STATES, Job, Queue
 from workbench.workspace import Workspace
@@ -23,11 +24,6 @@ CANCEL_SECONDS = 20.0
 
 app = typer.Typer(name="jobs", help="Look at the queue and ask things of it.", no_args_is_help=True)
 
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="Folder for everything made (default: the user's data folder)."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 IdArgument = Annotated[str, typer.Argument(metavar="JOB_ID", help="As `workbench jobs list` shows it.")]
 
 

@@ -1,114 +1,19 @@
-"""The whole flow on one page: each step is a function from saved artefacts to a saved artefact.
-
-    generate ─ a clip                 plan ────── which operator each block gets (`workbench.planning`)
-    capture ── what each head does    surgery ─── plan + bank → student folder
-    measure ── cells → bank           compare ─── teacher and student, same prompt and seed
-                                                      study ───── all of it, in order
-
-The app, the notebooks and the command line call these functions; a job calls them through `STEPS`.
-"""
+"""The whole flow with one prompt, in one call; a stopped study goes on from its last finished step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from workbench import capture as capturing
-from workbench import comparison, distillation, evaluation, models, operators, planning, sampling, surgery
+from workbench import comparison, distillation, planning, sampling, surgery
 from workbench.errors import InputError
 from workbench.types import CheckpointState, ClipSize, Reporter, SilentReporter, StrictModel
+from workbench.workflow.flow import Made, build_student, capture, compare, distillation_figures, measure
 from workbench.workspace import Workspace, new_id, write_json
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a step made: the path of the artefact, and the figures that a caller wants at once."""
-
-    kind: str
-    path: Path
-    figures: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        return {self.kind: str(self.path), **self.figures}
-
-
-def generate(config: sampling.GenerateConfig, workspace: Workspace, reporter: Reporter | None = None) -> Made:
-    """Sample one clip from a model or a student folder."""
-    reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
-    sample = sampling.sample(model, config, reporter=reporter)
-    clip = sampling.save_clip(sample, config, workspace, model=model)
-    figures = {
-        "video": str(clip / "clip.mp4"),
-        "seconds": round(sample.seconds, 3),
-        "notes": list(sample.notes),
-    }
-    return Made("clip", clip, figures)
-
-
-def capture(config: capturing.CaptureConfig, workspace: Workspace, reporter: Reporter | None = None) -> Made:
-    """Record reduced attention statistics of every block and head in a real sampling run."""
-    reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
-    return Made("profile", capturing.run(model, config, workspace, reporter=reporter), {})
-
-
-def measure(
-    config: distillation.MeasureConfig, workspace: Workspace, reporter: Reporter | None = None
-) -> Made:
-    """Distil the feature maps of the chosen cells and measure each cell's error, into a bank."""
-    reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
-    folder = distillation.measure(model, config, workspace, reporter=reporter)
-    return Made("bank", folder, {"distillation": distillation_figures(planning.load_bank(folder))})
-
-
-def distillation_figures(bank: planning.Bank) -> dict[str, Any]:
-    """Return the mean held-out value loss of all cells before and after, and the errors of each cell."""
-    cells = sorted(bank.cells.values(), key=lambda cell: (cell.block, cell.label))
-    per_cell = [
-        {
-            "block": cell.block,
-            "rate": cell.label,
-            "first_loss": cell.first_loss,
-            "last_loss": cell.last_loss,
-            "error": cell.error,
-            "error_interval": [cell.error_low, cell.error_high],
-            "error_branch_off": cell.error_off,
-            "updates": cell.updates,
-            "seconds": cell.seconds,
-        }
-        for cell in cells
-    ]
-    return {
-        "first_loss": sum(cell.first_loss for cell in cells) / len(cells),
-        "last_loss": sum(cell.last_loss for cell in cells) / len(cells),
-        "per_cell": per_cell,
-    }
-
-
-def build_student(
-    config: surgery.SurgeryConfig, workspace: Workspace, reporter: Reporter | None = None
-) -> Made:
-    """Join a plan with its measured cells into a student folder, which any later step accepts as a model."""
-    (reporter or SilentReporter()).stage("surgery", 1)
-    bank = planning.load_bank(Path(config.bank))
-    plan = planning.load(config.plan, bank.facts)
-    folder = surgery.save_student(plan, bank, workspace, name=config.name)
-    return Made("student", folder, {"plan": plan.short_name})
-
-
-def compare(config: comparison.CompareConfig, workspace: Workspace, reporter: Reporter | None = None) -> Made:
-    """Generate the same prompt and seed with teacher and student, and set the clips side by side."""
-    folder = comparison.compare(config, workspace, reporter=reporter or SilentReporter())
-    return Made("report", folder / "index.html", comparison.load(folder))
 
 
 class StudyConfig(StrictModel):
@@ -278,69 +183,3 @@ class _StepReporter:
 
     def offer_sample(self, make: Callable[[], Path]) -> None:
         self._outer.offer_sample(make)
-
-
-def evaluate(
-    config: evaluation.EvaluateConfig, workspace: Workspace, reporter: Reporter | None = None
-) -> Made:
-    """Judge a model's clips of a suite of prompts from their pixels."""
-    reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
-    folder = evaluation.evaluate(model, config, workspace, reporter=reporter)
-    return Made("evaluation", folder, evaluation.load(folder))
-
-
-@dataclass(frozen=True)
-class Step:
-    """A kind of job: how its settings are validated, and what runs."""
-
-    config: type[StrictModel]
-    run: Callable[[Any, Workspace, Reporter], Made]
-
-
-STEPS: dict[str, Step] = {
-    "generate": Step(sampling.GenerateConfig, generate),
-    "capture": Step(capturing.CaptureConfig, capture),
-    "measure": Step(distillation.MeasureConfig, measure),
-    "surgery": Step(surgery.SurgeryConfig, build_student),
-    "compare": Step(comparison.CompareConfig, compare),
-    "study": Step(StudyConfig, study),
-    "evaluate": Step(evaluation.EvaluateConfig, evaluate),
-}
-
-
-def check(kind: str, settings: Mapping[str, Any]) -> StrictModel:
-    """Validate the settings of a step as far as it goes without loading weights.
-
-    Raises:
-        InputError: an unknown step, or one sentence that names the setting.
-    """
-    if kind not in STEPS:
-        raise InputError(f"There is no step {kind!r}; known: {', '.join(STEPS)}.")
-    config: Any = STEPS[kind].config.parse(settings, what=f"{kind} settings")
-    if isinstance(config, surgery.SurgeryConfig):
-        _check_cells(config.plan, config.bank)
-        return config
-    if isinstance(config, comparison.CompareConfig):
-        comparison.check(config)
-        if config.plan:
-            _check_cells(config.plan, config.bank)
-    facts = surgery.open_facts(config.model)[0]
-    if isinstance(config, sampling.GenerateConfig):
-        facts.check_size(config.size(facts))
-    if isinstance(config, sampling.GenerateConfig | StudyConfig):
-        models.check_words(facts, config.prompt)
-    if isinstance(config, capturing.CaptureConfig):
-        capturing.check(config, facts)
-    if isinstance(config, distillation.MeasureConfig | StudyConfig):
-        blocks = range(facts.num_blocks) if config.blocks is None else config.blocks
-        for rate in config.rates:
-            planning.make_plan(dict.fromkeys(blocks, operators.parse_rate(rate)), facts)
-    checked: StrictModel = config
-    return checked
-
-
-def _check_cells(plan: str, bank: str) -> None:
-    measured = planning.load_bank(Path(bank))
-    measured.check_complete(planning.load(plan, measured.facts))

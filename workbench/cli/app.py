@@ -1,0 +1,55 @@
+"""The command line: parses words, builds one config, runs one step. Knows the steps by `workbench.workflow`.
+
+Exit codes: 0 done, 2 bad input (one sentence on stderr), 1 failure. With `--json` stdout holds one document.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from workbench.cli import evaluation, jobs, planning, steps
+from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
+
+app = typer.Typer(
+    name="workbench",
+    help="See, choose, distil and compare linearized attention in video diffusion transformers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    steps.generate,
+    steps.capture,
+    steps.measure,
+    planning.plan,
+    planning.cost,
+    steps.surgery,
+    steps.compare,
+    steps.study,
+    evaluation.evaluate,
+):
+    app.command()(command)
+app.add_typer(jobs.app, name="jobs")
+
+
+def main() -> None:
+    """Run the command line; every refusal is one sentence on stderr."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        sys.stderr.write(" ".join(str(error).split()) + "\n")
+        sys.exit(2)
+    except typer.TyperException as error:
+        message = getattr(error, "format_message", error.__str__)()
+        sys.stderr.write(" ".join(message.split()) + "\n")
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort, Cancelled, Paused) as error:
+        sys.stderr.write(f"{str(error) or 'Cancelled.'}\n")
+        sys.exit(1)
+    except WorkbenchError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)

@@ -1,0 +1,191 @@
+"""The steps of the flow as commands: each builds one config and queues it as a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.cli.options import (
+    BlocksOption,
+    DetachOption,
+    FramesOption,
+    GuidanceOption,
+    HeightOption,
+    JsonOption,
+    ModelOption,
+    PlanOption,
+    PromptOption,
+    SeedOption,
+    StepsOption,
+    WidthOption,
+    WorkspaceOption,
+    model_name,
+    numbers,
+    plan_name,
+    queue_step,
+    show,
+    stated,
+)
+from workbench.errors import InputError
+from workbench.types import SilentReporter
+from workbench.workspace import Workspace
+
+
+def generate(
+    prompt: PromptOption,
+    model: ModelOption = "embedded",
+    seed: SeedOption = 0,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    frames: FramesOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    *,
+    detach: DetachOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate one clip."""
+    size = {"frames": frames, "height": height, "width": width}
+    settings = stated(
+        model=model_name(model), prompt=prompt, seed=seed, steps=steps, guidance=guidance, **size
+    )
+    queue_step("generate", settings, title=prompt, workspace=workspace, as_json=as_json, detach=detach)
+
+
+def capture(
+    prompt: PromptOption,
+    model: ModelOption = "embedded",
+    seed: SeedOption = 0,
+    steps: StepsOption = None,
+    at_steps: Annotated[
+        str | None,
+        typer.Option("--at-steps", help="Which steps to record, for example 0,4,9 (default: all)."),
+    ] = None,
+    query_stride: Annotated[int, typer.Option("--query-stride", help="Use every so many-th query.")] = 1,
+    rows: Annotated[
+        str | None, typer.Option("--rows", help="Query tokens whose exact rows are kept, for example 0,640.")
+    ] = None,
+    *,
+    detach: DetachOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Record what the attention of every block and head does in one sampling run."""
+    settings = stated(
+        model=model_name(model),
+        prompt=prompt,
+        seed=seed,
+        steps=steps,
+        at_steps=numbers(at_steps, what="--at-steps"),
+        query_stride=query_stride,
+        row_queries=numbers(rows, what="--rows"),
+    )
+    queue_step("capture", settings, title=prompt, workspace=workspace, as_json=as_json, detach=detach)
+
+
+def measure(
+    model: ModelOption = "embedded",
+    blocks: BlocksOption = None,
+    rates: Annotated[str, typer.Option("--rates", help="For example R4,8,linear.")] = "R2,R4,R8,R16,linear",
+    updates: Annotated[int | None, typer.Option("--updates", help="Optimiser steps of each cell.")] = None,
+    prompts: Annotated[int | None, typer.Option("--prompts", help="Prompts to train on.")] = None,
+    steps: StepsOption = None,
+    extend: Annotated[
+        Path | None, typer.Option("--extend", help="A bank whose cells are taken over.")
+    ] = None,
+    *,
+    detach: DetachOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Distil the feature maps of cells and measure their errors, into a bank."""
+    from workbench import planning, surgery
+
+    chosen = None
+    if blocks is not None:
+        chosen = list(planning.parse_blocks(blocks, surgery.open_facts(model_name(model))[0]))
+    settings = stated(
+        model=model_name(model),
+        blocks=chosen,
+        rates=[word.strip() for word in rates.split(",")],
+        updates=updates,
+        num_prompts=prompts,
+        steps=steps,
+        extend=None if extend is None else str(extend.absolute()),
+    )
+    title = f"blocks {blocks or 'all'} at {rates}"
+    queue_step("measure", settings, title=title, workspace=workspace, as_json=as_json, detach=detach)
+
+
+def surgery(
+    plan: PlanOption,
+    bank: Annotated[Path, typer.Option("--bank", help="Folder of the measured cells.")],
+    name: Annotated[str, typer.Option("--name", help="What to call the student.")] = "",
+    *,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Join a plan with measured cells into a student folder."""
+    from workbench import workflow
+
+    config = workflow.check("surgery", {"plan": plan, "bank": str(bank), "name": name})
+    made = workflow.STEPS["surgery"].run(config, Workspace.open(workspace), SilentReporter())
+    show(made.to_json(), as_json=as_json, prose=str(made.path))
+
+
+def compare(
+    prompt: PromptOption,
+    model: Annotated[str | None, typer.Option("--model", help="A student folder.")] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="A plan file or short name; with --bank.")
+    ] = None,
+    bank: Annotated[Path | None, typer.Option("--bank", help="Folder of the measured cells.")] = None,
+    seed: SeedOption = 0,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    *,
+    detach: DetachOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate with teacher and student, same prompt and seed, and set the clips side by side."""
+    settings = stated(
+        model=None if model is None else model_name(model),
+        plan=None if plan is None else plan_name(plan),
+        bank=None if bank is None else str(bank.absolute()),
+        prompt=prompt,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+    )
+    queue_step("compare", settings, title=prompt, workspace=workspace, as_json=as_json, detach=detach)
+
+
+def study(
+    preset: Annotated[
+        str, typer.Option("--preset", help="quickstart (minutes) or smoke (seconds).")
+    ] = "quickstart",
+    prompt: Annotated[str | None, typer.Option("--prompt", help="What the compared clip shows.")] = None,
+    model: ModelOption = "embedded",
+    plan: Annotated[str | None, typer.Option("--plan", help="Default: the preset's own choice.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of clips and training.")] = None,
+    *,
+    detach: DetachOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do all of it: capture, measure, choose a plan, build the student, compare."""
+    from workbench import workflow
+
+    if preset not in workflow.PRESETS:
+        raise InputError(f"There is no preset {preset[:40]!r}; known: {', '.join(workflow.PRESETS)}.")
+    chosen = stated(
+        prompt=prompt, plan=None if plan is None else plan_name(plan), seed=seed, model=model_name(model)
+    )
+    settings = {**workflow.PRESETS[preset].model_dump(mode="json"), **chosen}
+    queue_step(
+        "study", settings, title=f"{preset} study", workspace=workspace, as_json=as_json, detach=detach
+    )

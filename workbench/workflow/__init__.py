@@ -1,0 +1,31 @@
+"""The whole flow, from a prompt to two clips side by side: `flow.py` is the page to read first."""
+
+from workbench.workflow.flow import (
+    Made,
+    build_student,
+    capture,
+    compare,
+    distillation_figures,
+    evaluate,
+    generate,
+    measure,
+)
+from workbench.workflow.steps import STEPS, Step, check
+from workbench.workflow.study import PRESETS, StudyConfig, study
+
+__all__ = [
+    "PRESETS",
+    "STEPS",
+    "Made",
+    "Step",
+    "StudyConfig",
+    "build_student",
+    "capture",
+    "check",
+    "compare",
+    "distillation_figures",
+    "evaluate",
+    "generate",
+    "measure",
+    "study",
+]

@@ -1,0 +1,99 @@
+"""The kinds of jobs: how each one's settings are checked before it is queued, and what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench import capture as capturing
+from workbench import comparison, distillation, evaluation, models, operators, planning, sampling, surgery
+from workbench.errors import InputError
+from workbench.types import Reporter, StrictModel
+from workbench.workflow.flow import Made, build_student, capture, compare, evaluate, generate, measure
+from workbench.workflow.study import StudyConfig, study
+from workbench.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Step:
+    """A kind of job.
+
+    Attributes:
+        config: its settings.
+        run: what the job does.
+        check: looks at valid settings as far as it goes without loading weights; raises `InputError`.
+    """
+
+    config: type[StrictModel]
+    run: Callable[[Any, Workspace, Reporter], Made]
+    check: Callable[[Any], None]
+
+
+def check(kind: str, settings: Mapping[str, Any]) -> StrictModel:
+    """Validate the settings of a step as far as it goes without loading weights.
+
+    Raises:
+        InputError: an unknown step, or one sentence that names the setting.
+    """
+    if kind not in STEPS:
+        raise InputError(f"There is no step {kind!r}; known: {', '.join(STEPS)}.")
+    step = STEPS[kind]
+    config = step.config.parse(settings, what=f"{kind} settings")
+    step.check(config)
+    return config
+
+
+def _check_clip(config: sampling.GenerateConfig) -> None:
+    facts = surgery.open_facts(config.model)[0]
+    facts.check_size(config.size(facts))
+    models.check_words(facts, config.prompt)
+
+
+def _check_capture(config: capturing.CaptureConfig) -> None:
+    _check_clip(config)
+    capturing.check(config, surgery.open_facts(config.model)[0])
+
+
+def _check_rates(config: distillation.MeasureConfig | StudyConfig) -> None:
+    facts = surgery.open_facts(config.model)[0]
+    blocks = range(facts.num_blocks) if config.blocks is None else config.blocks
+    for rate in config.rates:
+        planning.make_plan(dict.fromkeys(blocks, operators.parse_rate(rate)), facts)
+
+
+def _check_cells(plan: str, bank: str) -> None:
+    measured = planning.load_bank(Path(bank))
+    measured.check_complete(planning.load(plan, measured.facts))
+
+
+def _check_surgery(config: surgery.SurgeryConfig) -> None:
+    _check_cells(config.plan, config.bank)
+
+
+def _check_comparison(config: comparison.CompareConfig) -> None:
+    comparison.check(config)
+    if config.plan:
+        _check_cells(config.plan, config.bank)
+    _check_clip(config)
+
+
+def _check_study(config: StudyConfig) -> None:
+    models.check_words(surgery.open_facts(config.model)[0], config.prompt)
+    _check_rates(config)
+
+
+def _check_evaluation(config: evaluation.EvaluateConfig) -> None:
+    surgery.open_facts(config.model)
+
+
+STEPS: dict[str, Step] = {
+    "generate": Step(sampling.GenerateConfig, generate, _check_clip),
+    "capture": Step(capturing.CaptureConfig, capture, _check_capture),
+    "measure": Step(distillation.MeasureConfig, measure, _check_rates),
+    "surgery": Step(surgery.SurgeryConfig, build_student, _check_surgery),
+    "compare": Step(comparison.CompareConfig, compare, _check_comparison),
+    "study": Step(StudyConfig, study, _check_study),
+    "evaluate": Step(evaluation.EvaluateConfig, evaluate, _check_evaluation),
+}
