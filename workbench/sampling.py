@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -101,6 +101,7 @@ def sample(
     *,
     reporter: Reporter | None = None,
     observer: Observer | None = None,
+    on_latents: Callable[[int, Tensor], None] | None = None,
 ) -> Sample:
     """Sample one clip; the same configuration on the same machine gives the same bits.
 
@@ -109,6 +110,7 @@ def sample(
         config: what to sample; `config.model` is not looked at.
         reporter: hears every step, and may interrupt after any.
         observer: sees every self-attention, as in `operators.observe`.
+        on_latents: sees the latents [1, C, T, H, W] after every step, with the step's number from 0.
 
     Raises:
         InputError: a prompt or a size that the model refuses.
@@ -125,7 +127,7 @@ def sample(
     if clock is not None:
         clock.reset()
     assert config.steps is not None
-    watch = _Watch(reporter, config.steps)
+    watch = _Watch(reporter, config.steps, on_latents)
     watching = nullcontext() if observer is None else observe(model, observer)
     reporter.stage("sampling", config.steps)
     started = time.monotonic()
@@ -159,15 +161,20 @@ def sample(
 class _Watch:
     """Passes steps of the pipeline on to a reporter and keeps the last latents."""
 
-    def __init__(self, reporter: Reporter, num_steps: int) -> None:
+    def __init__(
+        self, reporter: Reporter, num_steps: int, on_latents: Callable[[int, Tensor], None] | None
+    ) -> None:
         self.reporter = reporter
         self.num_steps = num_steps
+        self.on_latents = on_latents
         self.latents: Tensor | None = None
         self.last_step_at = 0.0
 
     def on_step_end(self, _: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         self.latents = tensors["latents"]
         self.last_step_at = time.monotonic()
+        if self.on_latents is not None:
+            self.on_latents(step, tensors["latents"])
         self.reporter.step(step + 1)
         if step + 1 == self.num_steps:
             self.reporter.stage("decoding", 1)
