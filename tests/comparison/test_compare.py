@@ -12,7 +12,7 @@ import pytest
 from tests.banks import write_bank
 from workbench.comparison import CompareConfig, compare, load, player_data, read
 from workbench.comparison.compare import fidelity
-from workbench.comparison.page import inline_module, page
+from workbench.comparison.page import inline_modules, page
 from workbench.errors import InputError
 from workbench.models import ModelFacts
 from workbench.planning import parse_short
@@ -122,7 +122,7 @@ def test_the_page_holds_its_scripts_and_escapes_what_users_wrote() -> None:
     text = page(data, made=hostile)
     assert 'onerror="window' not in text.replace("\\u003c", "<").split("<script type=")[0]
     assert text.count("</script>") == 2, "one for the data, one for the scripts"
-    assert "import " not in inline_module("components/player.js").split("\n", 1)[0]
+    assert "import " not in inline_modules(["components/player.js"]).split("\n", 1)[0]
 
 
 def test_player_data_uses_the_addresses_it_is_given(student: Path, workspace: Workspace) -> None:

@@ -13,6 +13,8 @@ export const selection = {
 /** Change part of the selection; every panel that follows it redraws. */
 export const select = change => {
   Object.assign(selection, change);
+  tell('select', { ...selection, changed: Object.keys(change) });
+  if (!document.documentElement.dataset.page) return; // in a notebook the link is not ours
   const link = new URLSearchParams(location.search);
   link.set('block', selection.block);
   link.set('head', selection.head);
@@ -20,6 +22,5 @@ export const select = change => {
   else link.delete('at');
   if (selection.patch) link.set('patch', selection.patch.join('.'));
   history.replaceState(null, '', `?${link}${location.hash}`);
-  tell('select', { ...selection, changed: Object.keys(change) });
 };
 export const onSelect = act => on('select', act);

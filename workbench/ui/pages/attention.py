@@ -9,6 +9,7 @@ import gradio as gr
 from workbench.errors import InputError
 from workbench.ui.components import HEADS, OVERLAY, SPRITE, title
 from workbench.ui.context import Context, Refresh, answering, refusing, whole_number
+from workbench.ui.media import media_url
 from workbench.ui.presenters import maps
 from workbench.ui.readers import read_capture
 from workbench.ui.session import Study
@@ -68,7 +69,11 @@ def build(context: Context, study: gr.State) -> None:
         if not chosen.capture:
             return [*maps.no_capture(), price(facts.default_steps)]
         try:
-            shown = maps.attention_page(read_capture(context, chosen.capture), workspace=context.workspace)
+            read = read_capture(context, chosen.capture)
+            addresses = [
+                media_url(context.workspace, path) if path.is_file() else None for path in read.frames
+            ]
+            shown = maps.attention_page(read, addresses=addresses)
         except InputError as error:
             shown = maps.no_capture(str(error))
         return [*shown, price(facts.default_steps)]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.errors import InputError
-from workbench.ui.media import media_url
-from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
     from workbench.capture import Capture
@@ -49,8 +47,13 @@ def no_capture(fault: str = "") -> list[dict[str, Any]]:
     return [{"title": "No capture yet", "why": NO_CAPTURE}, {}, {}]
 
 
-def attention_page(capture: Capture, *, workspace: Workspace) -> list[dict[str, Any]]:
-    """Return what the maps, the overlay and the table of heads show of a capture."""
+def attention_page(capture: Capture, *, addresses: Sequence[str | None]) -> list[dict[str, Any]]:
+    """Return what the maps, the overlay and the table of heads show of a capture.
+
+    Args:
+        capture: as read.
+        addresses: where the browser finds the picture of each latent frame, None where there is none.
+    """
     manifest = capture.manifest
     common = {"capture": capture.folder.name, "grid": list(manifest.grid), "heads": capture.num_heads}
     rows = head_rows(capture)
@@ -66,9 +69,13 @@ def attention_page(capture: Capture, *, workspace: Workspace) -> list[dict[str, 
         "metrics": rows,
         "kinds": [{"kind": kind, "why": KINDS[kind]} for kind in KINDS],
     }
-    frames = [media_url(workspace, path) if path.is_file() else None for path in capture.frames]
     settings = manifest.config
-    overlay = {**common, "frames": frames, "prompt": settings.prompt, "step": capture.default_step + 1}
+    overlay = {
+        **common,
+        "frames": list(addresses),
+        "prompt": settings.prompt,
+        "step": capture.default_step + 1,
+    }
     return [sprite_value, overlay, {"columns": list(COLUMNS), "rows": rows}]
 
 

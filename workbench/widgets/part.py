@@ -1,0 +1,134 @@
+"""One part of the interface as an anywidget. Knows the parts' `mount(element, host)`, not what they show.
+
+Everything travels inside the widget: scripts and styles are inlined, clips and pictures are data addresses,
+so a notebook asks no other host for anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from workbench.comparison.page import inline_modules
+from workbench.errors import WorkbenchError
+
+STYLES = ("tokens.css", "base.css", "controls.css")
+HOST = """
+const hostOf = model => {
+  const watchers = [];
+  const waiting = new Map();
+  let ticket = 0;
+  let own = false;
+  model.on('msg:custom', message => {
+    waiting.get(message.ticket)?.(message.answer);
+    waiting.delete(message.ticket);
+  });
+  model.on('change:props', () => own || watchers.forEach(act => act()));
+  return {
+    get: (name = 'value') => model.get('props')[name],
+    set: value => {
+      own = true;
+      model.set('props', { ...model.get('props'), value });
+      model.save_changes();
+      own = false;
+    },
+    emit: name => model.send({ event: name }),
+    watch: act => watchers.push(act),
+    call: (name, question) => new Promise(done => {
+      waiting.set(++ticket, done);
+      model.send({ call: name, question, ticket });
+    }),
+    say: () => {},
+  };
+};
+const render = ({ model, el }) => {
+  el.classList.add('workbench');
+  for (const [name, mount] of MOUNTS) {
+    const part = document.createElement('div');
+    part.className = `part ${name}-part`;
+    el.append(part);
+    mount(part, hostOf(scoped(model, name)));
+  }
+};
+const scoped = (model, name) => ({
+  get: () => model.get('props')[name],
+  set: (_, value) => model.set('props', { ...model.get('props'), [name]: value }),
+  save_changes: () => model.save_changes(),
+  on: (event, act) => model.on(event, act),
+  send: message => model.send(message),
+});
+export default { render };
+"""
+
+
+class PartWidget(anywidget.AnyWidget):
+    """A part, or several that share one selection.
+
+    Args:
+        parts: names of the scripts, `workbench/ui/components/<name>.js`.
+        props: what each part is given: `{part: {"value": ...}}`.
+        answers: what a part may ask: function name → question (a dict) → answer (a dict).
+
+    Attributes:
+        props: as given; changes of the user are written back to it.
+    """
+
+    props = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self,
+        *parts: str,
+        props: Mapping[str, Mapping[str, Any]],
+        answers: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
+    ) -> None:
+        self._answers = dict(answers or {})
+        self._told: list[Callable[[str], None]] = []
+        mounts = ", ".join(f"['{part}', {part}.mount]" for part in parts)
+        script = inline_modules([f"components/{part}.js" for part in parts])
+        names = [*STYLES, *(f"components/{part}.css" for part in parts)]
+        super().__init__(
+            props={part: dict(given) for part, given in props.items()},
+            _esm=f"{script}\nconst MOUNTS = [{mounts}];\n{HOST}",
+            _css="\n".join(_style(name) for name in names),
+        )
+        self.on_msg(self._receive)
+
+    def value(self, part: str) -> Any:
+        """Return the present value of a part, with what the user did."""
+        return self.props[part].get("value")
+
+    def on_event(self, act: Callable[[str], None]) -> None:
+        """Call `act(event)` whenever a part tells of something, such as `paint`."""
+        self._told.append(act)
+
+    def _receive(self, _: Any, content: Mapping[str, Any], __: Any) -> None:
+        if "event" in content:
+            for act in self._told:
+                act(str(content["event"]))
+            return
+        answer = self._answers.get(str(content.get("call")))
+        if answer is None:
+            return
+        try:
+            reply = answer(content.get("question") or {})
+        except WorkbenchError as error:
+            reply = {"error": str(error)}
+        self.send({"ticket": content.get("ticket"), "answer": reply})
+
+
+def data_address(path: Path) -> str:
+    """Return a small file as a data address, so that it travels inside a notebook."""
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+
+
+def _style(name: str) -> str:
+    file = files("workbench").joinpath("ui", *name.split("/"))
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
