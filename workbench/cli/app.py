@@ -30,6 +30,9 @@ for command in (
     steps.compare,
     steps.study,
     evaluation.evaluate,
+    evaluation.evaluate_suite,
+    evaluation.export_vbench,
+    evaluation.vocabulary,
 ):
     app.command()(command)
 app.add_typer(jobs.app, name="jobs")

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from workbench.errors import InputError
 from workbench.evaluation.adherence import Verdicts, judge
+from workbench.evaluation.sheets import save_sheet, strip
 from workbench.evaluation.suite import ClipVerdicts, Prompt, held_out_suite, summarize
-from workbench.models import LoadedModel
+from workbench.models import LoadedModel, ModelFacts
 from workbench.models.prompts import has_closed_vocabulary
 from workbench.sampling import GenerateConfig, sample
 from workbench.types import CheckpointState, Reporter, SilentReporter, StrictModel
@@ -24,7 +25,6 @@ from workbench.workspace import Workspace, read_json, write_json
 
 RESULT = "evaluation.json"
 SHEET = "sheet.png"
-SHEET_FRAMES = 5
 SHEET_COLUMNS = 2
 
 
@@ -36,6 +36,7 @@ class EvaluateConfig(StrictModel):
         suite: "held-out" holds attribute combinations that were never trained on.
         num: clips.
         suite_seed: which prompts are drawn; clip i is generated with seed i.
+        frames: length of the clips, 4k + 1; None takes the model's default.
         swap_prompts: judge each clip by another's prompt; the score must collapse.
     """
 
@@ -45,6 +46,7 @@ class EvaluateConfig(StrictModel):
     suite_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     guidance: Annotated[float, Field(ge=0, le=100)] | None = None
+    frames: Annotated[int, Field(ge=5)] | None = None
     swap_prompts: bool = False
 
 
@@ -61,13 +63,7 @@ def evaluate(
         Cancelled, Paused: when the reporter says so, after keeping the clips judged so far.
     """
     reporter = reporter or SilentReporter()
-    if not has_closed_vocabulary(model.facts):
-        raise InputError(
-            f"The suite {config.suite!r} is made of scenes of the embedded world, which {model.name} does "
-            "not know; evaluate the embedded model or a student of it."
-        )
-    if config.swap_prompts and config.num < 2:
-        raise InputError("Swapping prompts needs at least 2 clips; raise --num.")
+    check_evaluation(config, model.facts)
     prompts = held_out_suite(config.num, seed=config.suite_seed)
     progress = _Progress(reporter.restore())
     reporter.stage("clips", config.num)
@@ -75,9 +71,26 @@ def evaluate(
         asked = prompts[index]
         judged_by = prompts[(index + 1) % config.num] if config.swap_prompts else asked
         made = sample(model, _settings(config, asked))
-        progress.add(judge(made.frames, judged_by.scene), _strip(made.frames), made.seconds)
+        progress.add(judge(made.frames, judged_by.scene), strip(made.frames), made.seconds)
         reporter.step(index + 1, state=progress.state, seconds=made.seconds)
     return _write(model, config, prompts, progress, workspace)
+
+
+def check_evaluation(config: EvaluateConfig, facts: ModelFacts) -> None:
+    """Refuse an evaluation that cannot run, before weights are loaded.
+
+    Raises:
+        InputError: a model that does not know the world, a size that it cannot make, or a swap of one clip.
+    """
+    if not has_closed_vocabulary(facts):
+        raise InputError(
+            f"The suite {config.suite!r} is made of scenes of the embedded world, which {facts.name} does "
+            "not know; evaluate the embedded model or a student of it."
+        )
+    if config.swap_prompts and config.num < 2:
+        raise InputError("Swapping prompts needs at least 2 clips; raise --num.")
+    usual = facts.default_size
+    facts.check_size(usual._replace(frames=config.frames or usual.frames))
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -91,14 +104,13 @@ def load(folder: Path) -> dict[str, Any]:
 
 def _settings(config: EvaluateConfig, asked: Prompt) -> GenerateConfig:
     return GenerateConfig(
-        model=config.model, prompt=asked.prompt, seed=asked.seed, steps=config.steps, guidance=config.guidance
+        model=config.model,
+        prompt=asked.prompt,
+        seed=asked.seed,
+        steps=config.steps,
+        guidance=config.guidance,
+        frames=config.frames,
     )
-
-
-def _strip(frames: np.ndarray) -> np.ndarray:
-    """Return a few frames of a clip side by side, [H, frames × W, 3]."""
-    chosen = np.linspace(0, len(frames) - 1, SHEET_FRAMES).round().astype(int)
-    return np.concatenate(list(frames[chosen]), axis=1)
 
 
 class _Progress:
@@ -132,8 +144,6 @@ def _write(
     progress: _Progress,
     workspace: Workspace,
 ) -> Path:
-    from PIL import Image
-
     clips = []
     for index, (asked, verdicts) in enumerate(zip(prompts, progress.verdicts, strict=True)):
         judged_by = prompts[(index + 1) % config.num] if config.swap_prompts else asked
@@ -141,12 +151,13 @@ def _write(
             ClipVerdicts(asked.prompt, asked.seed, judged_by.prompt, verdicts, len(judged_by.scene.objects))
         )
     report = summarize(clips, swapped=config.swap_prompts).to_json()
-    rows = [
-        np.concatenate(progress.strips[first : first + SHEET_COLUMNS], axis=1)
-        for first in range(0, len(progress.strips) - SHEET_COLUMNS + 1, SHEET_COLUMNS)
-    ]
     with workspace.new_folder("evaluations", name=model.name) as folder:
-        Image.fromarray(np.concatenate(rows or progress.strips, axis=0)).save(folder.path / SHEET)
+        save_sheet(
+            folder.path / SHEET,
+            [[image] for image in progress.strips],
+            titles=[_title(clip) for clip in clips],
+            columns=min(SHEET_COLUMNS, len(clips)),
+        )
         document = {
             **report,
             "config": config.model_dump(mode="json"),
@@ -158,3 +169,9 @@ def _write(
         }
         write_json(folder.path / RESULT, document)
     return folder.final
+
+
+def _title(clip: ClipVerdicts) -> str:
+    """Return the prompt a clip was judged by, and what of it is not right."""
+    missed = [name for name, verdict in clip.verdicts.asked().items() if verdict != "right"]
+    return f"{clip.judged_by} (missed: {', '.join(missed)})" if missed else clip.judged_by

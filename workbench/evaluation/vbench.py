@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench.errors import InputError
+from workbench.workspace import read_json
 
 SAMPLES_PER_PROMPT = 5
 MAX_NAME_BYTES = 255
@@ -41,6 +42,46 @@ def clip_name(prompt: str, index: int) -> str:
             f"use a prompt without '/' of at most {MAX_NAME_BYTES - 6} bytes."
         )
     return name
+
+
+def export_suite(suite: Path, folder: Path, *, model: str = "") -> Path:
+    """Lay out one model's clips of a finished suite for VBench; the seeds of a prompt become its samples.
+
+    Args:
+        suite: Folder of the suite.
+        folder: A new or empty folder.
+        model: As the suite was asked for it, or its name; empty takes the first, the reference.
+
+    Returns:
+        The protocol file in the folder.
+
+    Raises:
+        InputError: no suite, a model that is not in it, a lost clip, or a prompt that cannot be a file name.
+    """
+    document = read_json(suite / "suite.json", what=f"suite {suite.name}")
+    models = document["models"]
+    wanted = [i for i, one in enumerate(models) if model in ("", one["name"], one["asked_as"])]
+    if not wanted:
+        names = ", ".join(one["name"] for one in models)
+        raise InputError(f"The suite {suite.name} has no model {model!r}; it has {names}.")
+    chosen = models[wanted[0]]
+    seeds = document["config"]["seeds"]
+    clips = [
+        SampledClip(
+            document["prompts"][clip["prompt"]],
+            seeds.index(clip["seed"]),
+            clip["seed"],
+            suite / "clips" / f"{clip['key']}.mp4",
+        )
+        for clip in document["clips"]
+        if clip["floor"] is None and clip["key"].startswith(f"m{wanted[0]}-")
+    ]
+    settings = {
+        name: chosen[name] for name in ("name", "fingerprint", "plan", "dtype", "device", "fps", "steps")
+    }
+    asked = {name: document["config"][name] for name in ("guidance", "frames", "height", "width")}
+    versions = {"versions": document["versions"], "sampled": document["date"]}
+    return export_vbench(folder, clips, settings={**settings, **asked, **versions})
 
 
 def export_vbench(folder: Path, clips: Sequence[SampledClip], *, settings: Mapping[str, Any]) -> Path:

@@ -7,6 +7,7 @@ from workbench.workflow.flow import (
     compare,
     distillation_figures,
     evaluate,
+    evaluate_suite,
     generate,
     measure,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "compare",
     "distillation_figures",
     "evaluate",
+    "evaluate_suite",
     "generate",
     "measure",
     "study",

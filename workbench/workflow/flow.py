@@ -117,3 +117,12 @@ def evaluate(
     model = surgery.open_model(config.model)
     folder = evaluation.evaluate(model, config, workspace, reporter=reporter)
     return Made("evaluation", folder, evaluation.load(folder))
+
+
+def evaluate_suite(
+    config: evaluation.SuiteConfig, workspace: Workspace, reporter: Reporter | None = None
+) -> Made:
+    """Set models beside each other on the same prompts and seeds, with noise floors and intervals."""
+    folder = evaluation.evaluate_suite(config, workspace, reporter=reporter)
+    figures = {name: value for name, value in evaluation.load_suite(folder).items() if name != "clips"}
+    return Made("suite", folder, figures)

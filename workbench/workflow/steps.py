@@ -11,7 +11,16 @@ from workbench import capture as capturing
 from workbench import comparison, distillation, evaluation, models, operators, planning, sampling, surgery
 from workbench.errors import InputError
 from workbench.types import Reporter, StrictModel
-from workbench.workflow.flow import Made, build_student, capture, compare, evaluate, generate, measure
+from workbench.workflow.flow import (
+    Made,
+    build_student,
+    capture,
+    compare,
+    evaluate,
+    evaluate_suite,
+    generate,
+    measure,
+)
 from workbench.workflow.study import StudyConfig, study
 from workbench.workspace import Workspace
 
@@ -85,7 +94,7 @@ def _check_study(config: StudyConfig) -> None:
 
 
 def _check_evaluation(config: evaluation.EvaluateConfig) -> None:
-    surgery.open_facts(config.model)
+    evaluation.check_evaluation(config, surgery.open_facts(config.model)[0])
 
 
 STEPS: dict[str, Step] = {
@@ -96,4 +105,5 @@ STEPS: dict[str, Step] = {
     "compare": Step(comparison.CompareConfig, compare, _check_comparison),
     "study": Step(StudyConfig, study, _check_study),
     "evaluate": Step(evaluation.EvaluateConfig, evaluate, _check_evaluation),
+    "evaluate-suite": Step(evaluation.SuiteConfig, evaluate_suite, evaluation.check_suite),
 }

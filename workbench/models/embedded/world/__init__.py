@@ -12,18 +12,21 @@ from workbench.models.embedded.world.language import (
     words,
 )
 from workbench.models.embedded.world.layout import object_boxes
+from workbench.models.embedded.world.prompt_builder import build_prompt, prompt_vocabulary
 from workbench.models.embedded.world.render import object_masks, render
 from workbench.models.embedded.world.scene import Scene, Solid, held_out_triple, is_held_out, sample_scene
 
 __all__ = [
     "Scene",
     "Solid",
+    "build_prompt",
     "builder_vocabulary",
     "caption",
     "held_out_triple",
     "is_held_out",
     "object_boxes",
     "object_masks",
+    "prompt_vocabulary",
     "render",
     "sample_scene",
     "unknown_words",
