@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +22,7 @@ from workbench.operators import parse_rate
 from workbench.planning.plan import make_plan
 from workbench.surgery import linearize, open_model, restore, save_student
 from workbench.types import CheckpointState
+from workbench.video import read_mp4, write_mp4
 from workbench.workspace import Workspace
 
 SMALL = {"updates": 12, "num_prompts": 2, "num_held_out": 1, "steps": 2, "rank": 2, "lr": 5e-3}
@@ -46,7 +50,7 @@ def test_the_error_falls_and_the_student_opens(student: Path, workspace: Workspa
     folder = train(student, workspace, reporter, updates=60)
     record = json.loads((folder / "finetune.json").read_text(encoding="utf-8"))
     assert record["velocity_error"]["after"]["error"] < record["velocity_error"]["before"]["error"]
-    assert len(record["losses"]) == 60 and reporter.metrics[0].keys() == {"loss"}
+    assert len(record["losses"]) == 60 and reporter.metrics[0].keys() == {"loss", "lr", "gradient_norm"}
     model = open_model(folder, device="cpu")
     teacher = open_model(student, device="cpu")
     restore(teacher)
@@ -58,8 +62,9 @@ def test_the_error_falls_and_the_student_opens(student: Path, workspace: Workspa
     assert all(torch.equal(restored[name], tensor) for name, tensor in own.items())
 
 
-def test_the_saved_student_is_the_trained_one(student: Path, workspace: Workspace) -> None:
-    config = FinetuneConfig(model=str(student), **SMALL)  # type: ignore[arg-type]
+@pytest.mark.parametrize("method", ["lora", "maps", "full"])
+def test_the_saved_student_is_the_trained_one(student: Path, workspace: Workspace, method: str) -> None:
+    config = FinetuneConfig(model=str(student), **{**SMALL, "method": method})  # type: ignore[arg-type]
     trained = open_model(student, device="cpu")
     folder = finetune(trained, config, workspace, reporter=Recording())
     opened, plain = open_model(folder, device="cpu"), open_model(student, device="cpu")
@@ -83,7 +88,9 @@ def test_diffusers_reads_the_lora_file(student: Path, workspace: Workspace, micr
     assert attention.lora_B["default_0"].weight.abs().sum() > 0
 
 
-@pytest.mark.parametrize("settings", [{"method": "lora"}, {"method": "maps", "accumulate": 2}])
+@pytest.mark.parametrize(
+    "settings", [{"method": "lora"}, {"method": "maps", "accumulate": 2}, {"method": "full", "lr": 1e-3}]
+)
 def test_a_resumed_run_is_bit_equal(student: Path, workspace: Workspace, settings: dict[str, object]) -> None:
     whole = train(student, workspace, **settings)
     paused = Recording(pause_after=5)
@@ -106,10 +113,10 @@ def test_a_finetuned_student_is_finetuned_further(student: Path, workspace: Work
 def test_a_loss_that_is_not_finite_saves_nothing(
     student: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workbench.distillation.finetune import Lesson
+    from workbench.distillation.lessons import TeacherLesson
 
-    loss = Lesson.loss
-    monkeypatch.setattr(Lesson, "loss", lambda self, state: loss(self, state) * float("nan"))
+    loss = TeacherLesson.loss
+    monkeypatch.setattr(TeacherLesson, "loss", lambda self, state: loss(self, state) * float("nan"))
     before = sorted(workspace.folder("students").iterdir())
     with pytest.raises(Diverged, match="update 1"):
         train(student, workspace)
@@ -131,6 +138,86 @@ def test_bad_input_is_refused(student: Path, workspace: Workspace, micro_model: 
     lora.write_bytes(lora.read_bytes()[:-4])
     with pytest.raises(InputError, match="pytorch_lora_weights"):
         open_model(damaged, device="cpu")
+
+
+def test_the_whole_transformer_is_finetuned_and_given_back(student: Path, workspace: Workspace) -> None:
+    folder = train(student, workspace, method="full", lr=1e-3)
+    model, teacher = open_model(folder, device="cpu"), open_model(student, device="cpu")
+    restore(teacher)
+    name = "blocks.1.ffn.net.2.weight"
+    own = teacher.transformer.state_dict()
+    assert not torch.equal(model.transformer.state_dict()[name], own[name])
+    restore(model)
+    restored = model.transformer.state_dict()
+    assert set(restored) == set(own) and all(torch.equal(restored[key], own[key]) for key in own)
+    again = train(folder, workspace, method="lora")
+    assert (again / "transformer.safetensors").read_bytes() == (
+        folder / "transformer.safetensors"
+    ).read_bytes()
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        write_mp4(folder / f"{index}.mp4", rng.integers(0, 255, (11, 40, 52, 3), dtype=np.uint8), fps=8)
+        (folder / f"{index}.txt").write_text(f"clip number {index}", encoding="utf-8")
+    return folder
+
+
+def test_flow_matching_learns_from_a_folder(student: Path, workspace: Workspace, clips: Path) -> None:
+    settings = {"objective": "flow", "clips": str(clips), "updates": 60}
+    folder = train(student, workspace, **settings)
+    record = json.loads((folder / "finetune.json").read_text(encoding="utf-8"))
+    assert record["flow_loss"]["after"] < record["flow_loss"]["before"]
+    assert len(record["prompts"]) == 4 and record["velocity_error"]["after"]["states"] == 2
+    paused = Recording(pause_after=7)
+    with pytest.raises(Paused):
+        train(student, workspace, paused, **settings)
+    assert bits(train(student, workspace, Recording(state=paused.saved), **settings)) == bits(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda clips: (clips / "3.txt").unlink(), "3.txt"),
+        (lambda clips: (clips / "3.txt").write_text("  "), "3.txt"),
+        (lambda clips: [path.unlink() for path in clips.glob("*.mp4")], ".mp4"),
+        (lambda clips: (clips / "3.mp4").write_bytes(b"no video"), "3.mp4"),
+        (lambda clips: write_mp4(clips / "3.mp4", np.zeros((3, 40, 52, 3), np.uint8), fps=8), "3 frames"),
+    ],
+)
+def test_clips_that_cannot_be_used_are_named(  # type: ignore[no-untyped-def]
+    student: Path, workspace: Workspace, clips: Path, change, named: str
+) -> None:
+    change(clips)
+    with pytest.raises(InputError, match=named):
+        train(student, workspace, objective="flow", clips=str(clips))
+
+
+def test_a_sample_shows_the_present_weights_and_changes_nothing(student: Path, workspace: Workspace) -> None:
+    class Sampling(Recording):
+        clip: Path | None = None
+
+        def offer_sample(self, make: Callable[[], Path]) -> None:
+            self.make = make
+
+        def step(self, step: int, **rest: Any) -> None:
+            if "loss" in rest and step == 6:
+                self.clip = self.make()
+            super().step(step, **rest)
+
+    sampling = Sampling()
+    assert bits(train(student, workspace, sampling)) == bits(train(student, workspace))
+    assert sampling.clip is not None and read_mp4(sampling.clip).shape == (9, 48, 32, 3)
+
+
+def test_arithmetic_in_bfloat16_trains_too(student: Path, workspace: Workspace) -> None:
+    folder = train(student, workspace, precision="bfloat16", updates=60)
+    record = json.loads((folder / "finetune.json").read_text(encoding="utf-8"))
+    assert record["velocity_error"]["after"]["error"] < record["velocity_error"]["before"]["error"]
 
 
 def test_states_of_other_work_are_refused(student: Path, workspace: Workspace) -> None:

@@ -102,6 +102,31 @@ def test_a_resumed_run_is_bit_equal(micro_model: LoadedModel, workspace: Workspa
         assert cell.losses == again.losses and cell.error == again.error
 
 
+def test_the_number_of_workers_changes_nothing(micro_model: LoadedModel, workspace: Workspace) -> None:
+    alone = weights(run(micro_model, workspace))
+    torch.set_num_threads(2)
+    try:
+        together = weights(run(micro_model, workspace))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_cell_that_gains_no_more_stops_early(micro_model: LoadedModel, workspace: Workspace) -> None:
+    settings = {"patience": 10, "lr": 1e-6, "updates": 200, "updates_per_state": 1}
+    reporter = Recording()
+    bank = run(micro_model, workspace, reporter, **settings)
+    assert all(cell.updates < 200 for cell in bank.manifest.cells)
+    assert [note for note in reporter.notes if "No cell gains" in note]
+    paused = Recording(pause_after=5)
+    with pytest.raises(Paused):
+        run(micro_model, workspace, paused, **settings)
+    again = run(micro_model, workspace, Recording(state=paused.saved), **settings)
+    assert all(torch.equal(weights(bank)[name], tensor) for name, tensor in weights(again).items())
+
+
 def test_a_foreign_state_is_refused(micro_model: LoadedModel, workspace: Workspace) -> None:
     paused = Recording(pause_after=1)
     with pytest.raises(Paused):

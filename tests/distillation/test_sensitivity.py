@@ -8,10 +8,16 @@ import pytest
 import torch
 
 from tests.distillation.test_measure import Recording, run
-from workbench.distillation import SensitivityConfig, load_sensitivity, measure_sensitivity
+from workbench.distillation import (
+    SensitivityConfig,
+    load_sensitivity,
+    measure_sensitivity,
+    teacher_states,
+    velocity_error,
+)
 from workbench.errors import InputError, Paused
 from workbench.models import LoadedModel
-from workbench.planning import choices
+from workbench.planning import choices, parse_short
 from workbench.planning.bank import load_bank
 from workbench.surgery import FreshCells, install, installed
 from workbench.types import ClipSize
@@ -47,6 +53,22 @@ def test_a_stop_costs_nothing(micro_model: LoadedModel, workspace: Workspace) ->
     assert paused.saved is not None and len(paused.saved.meta["found"]) == 2
     again = measure_sensitivity(micro_model, config, workspace, reporter=Recording(state=paused.saved))
     assert again.read_text() == whole
+
+
+def test_a_whole_plan_is_judged_on_a_few_states(micro_model: LoadedModel, workspace: Workspace) -> None:
+    bank = run(micro_model, workspace, blocks=(0, 1, 2), rates=("linear",), updates=8)
+    states = teacher_states(micro_model, workspace, count=2, steps=2)
+    before = {name: tensor.clone() for name, tensor in micro_model.transformer.state_dict().items()}
+    few, all_blocks = (
+        velocity_error(micro_model, parse_short(name, micro_model.facts), bank, states)
+        for name in ("1xlinear", "3xlinear")
+    )
+    assert 0 < few < all_blocks
+    assert velocity_error(micro_model, parse_short("softmax", micro_model.facts), bank, states) == 0
+    after = micro_model.transformer.state_dict()
+    assert set(after) == set(before) and installed(micro_model) is None
+    with pytest.raises(InputError, match="R4"):
+        velocity_error(micro_model, parse_short("1xR4", micro_model.facts), bank, states)
 
 
 def test_students_and_foreign_banks_are_refused(

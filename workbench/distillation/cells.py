@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -20,6 +20,9 @@ from workbench.operators import AttentionOperator, BlockContext
 from workbench.operators.hybrid import HybridAttention
 from workbench.types import TokenGrid
 
+SMOOTHED_UPDATES = 50
+LEAST_GAIN = 1e-3
+
 
 @dataclass(frozen=True)
 class TrainingChoices:
@@ -28,6 +31,7 @@ class TrainingChoices:
     Attributes:
         lr: peak learning rate.
         warmup: share of the updates over which the rate rises.
+        patience: a cell stops early after so many updates without a lower smoothed loss; None never.
     """
 
     loss: LossName = "value"
@@ -35,6 +39,7 @@ class TrainingChoices:
     warmup: float = 0.02
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
+    patience: int | None = None
 
     def rate_at(self, progress: float) -> float:
         """Return the learning rate after this share (0 to 1) of the updates."""
@@ -49,6 +54,20 @@ class _Grid:
     """The one thing that an operator reads of its context outside a sampling run."""
 
     grid: TokenGrid
+
+
+@dataclass
+class _Progress:
+    """How far the loss has fallen: its moving average, the lowest one so far, and when that was."""
+
+    smooth: float | None = None
+    best: float | None = None
+    best_at: int = 0
+
+    def add(self, loss: float, update: int) -> None:
+        self.smooth = loss if self.smooth is None else self.smooth + (loss - self.smooth) / SMOOTHED_UPDATES
+        if self.best is None or self.smooth < self.best * (1 - LEAST_GAIN):
+            self.best, self.best_at = self.smooth, update
 
 
 class CellTrainer:
@@ -66,11 +85,23 @@ class CellTrainer:
         self.choices = choices
         self.stopped_at: int | None = None
         self.num_updates = 0
+        self._progress = _Progress()
         self._vector, self._gradient = _as_one_vector(operator)
         self._start = self._vector.detach().clone()
         self._optimizer = torch.optim.AdamW(
             [self._vector], lr=choices.lr, betas=choices.betas, weight_decay=choices.weight_decay, fused=True
         )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the cell takes no more updates: it diverged, or its loss has not fallen for long."""
+        return self.stopped_at is not None or self.is_settled
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the smoothed loss has not fallen for as many updates as the choices allow."""
+        patience = self.choices.patience
+        return patience is not None and self.num_updates - self._progress.best_at >= patience
 
     def loss(self, attention: TeacherAttention, *, rows: slice = slice(None)) -> Tensor:
         """Return the distillation loss on the chosen queries `rows`."""
@@ -83,7 +114,7 @@ class CellTrainer:
 
         A loss or gradient that is not finite stops the cell for good, with the weights it had.
         """
-        if self.stopped_at is not None:
+        if self.is_done:
             return math.nan
         self._gradient.zero_()
         with torch.enable_grad():
@@ -95,7 +126,9 @@ class CellTrainer:
         self._optimizer.param_groups[0]["lr"] = self.choices.rate_at(progress)
         self._optimizer.step()
         self.num_updates += 1
-        return float(loss.detach())
+        value = float(loss.detach())
+        self._progress.add(value, self.num_updates)
+        return value
 
     @torch.no_grad()
     def output(self, attention: TeacherAttention) -> Tensor:
@@ -125,19 +158,23 @@ class CellTrainer:
         """Return copies of the operator's weights by name."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self.operator.state_dict().items()}
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, int | None]]:
+    def state(self) -> tuple[dict[str, Tensor], dict[str, float | None]]:
         """Return tensors and numbers from which `restore` goes on exactly."""
         tensors = {"vector": self._vector.detach().clone()}
         for name, value in self._optimizer.state.get(self._vector, {}).items():
             tensors[f"optimizer.{name}"] = torch.as_tensor(value).detach().clone()
-        return tensors, {"num_updates": self.num_updates, "stopped_at": self.stopped_at}
+        counts = {"num_updates": self.num_updates, "stopped_at": self.stopped_at}
+        return tensors, {**counts, **asdict(self._progress)}
 
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int | None]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, float | None]) -> None:
         """Go on from what `state` returned."""
         with torch.no_grad():
             self._vector.copy_(tensors["vector"])
         self.num_updates = int(numbers["num_updates"] or 0)
-        self.stopped_at = numbers["stopped_at"]
+        stopped = numbers["stopped_at"]
+        self.stopped_at = None if stopped is None else int(stopped)
+        smooth, best, best_at = (numbers[name] for name in ("smooth", "best", "best_at"))
+        self._progress = _Progress(smooth, best, int(best_at or 0))
         self._optimizer.state[self._vector] = {
             name.removeprefix("optimizer."): tensor.to(self._vector.device).clone()
             for name, tensor in tensors.items()

@@ -40,6 +40,7 @@ class MeasureConfig(StrictModel):
         steps: of the teacher's sampling runs.
         guidance: None takes the model's default; at most 1 means no guidance, so no unconditional branch.
         frames: of a clip, in pixels as height and width; None takes the model's default.
+        patience: a cell stops early after so many updates without a lower smoothed loss; None takes them all.
         extend: a bank folder whose cells are taken over, unless they are measured again.
         cache_megabytes: bound on all cached trajectories of the workspace.
     """
@@ -64,6 +65,7 @@ class MeasureConfig(StrictModel):
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-2
     feature_map: FeatureMapSpec = PolynomialSpec()
     stabilizer: Stabilizer = "lse"
+    patience: Annotated[int, Field(ge=10)] | None = None
     extend: str | None = None
     cache_megabytes: Annotated[int, Field(ge=1)] = 1024
     name: Annotated[str, Field(max_length=200)] = ""
@@ -122,7 +124,7 @@ def check(config: MeasureConfig, model: LoadedModel) -> MeasurePlan:
             seed=config.seed,
         ),
         sampling=SamplingSettings(steps=config.steps, guidance=guidance, size=size),
-        training=TrainingChoices(loss=config.loss, lr=config.lr),
+        training=TrainingChoices(loss=config.loss, lr=config.lr, patience=config.patience),
         extended=None if config.extend is None else load_bank(Path(config.extend), facts),
         notes=tuple(notes),
     )

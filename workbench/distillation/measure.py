@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.distillation.cell_pool import CellPool
 from workbench.distillation.cells import CellTrainer
 from workbench.distillation.config import MeasureConfig, MeasurePlan, check
 from workbench.distillation.held_out import CellErrors, StateId, mean
+from workbench.distillation.measured import CellResult, thinned, write_bank
 from workbench.distillation.teacher import TeacherAttention
+from workbench.distillation.team import Team
 from workbench.distillation.trajectories import Branch, Trajectory, TrajectoryCache, velocity
 from workbench.errors import InputError
 from workbench.models import LoadedModel
 from workbench.operators import AttentionContext, OperatorSpec, build, label, observe
-from workbench.planning.bank import BankWriter, Cell, TimestepError
+from workbench.planning.bank import Cell, TimestepError
 from workbench.types import CheckpointState, Reporter
 from workbench.workspace import Workspace
 
 HELD_OUT_QUERIES = 512
-LOSS_POINTS = 200
+GATHERED_BYTES = 256 * 1024 * 1024
+"""Keys and values of the teacher that are held for cells before these are worked on."""
 
 
 def measure(model: LoadedModel, config: MeasureConfig, workspace: Workspace, *, reporter: Reporter) -> Path:
     """Distil the feature maps of the chosen cells and measure every cell's error on held-out prompts.
 
     Only the feature maps are trained, from the teacher's own q, k and v; the model gets no gradient.
-    Goes on exactly (bit-equal on a CPU with the same number of threads) from `reporter.restore()`.
+    Goes on exactly (bit-equal on a CPU with the same number of threads) from `reporter.restore()`. Under
+    `accelerate launch` the cells are divided among the processes.
 
     Returns:
         The folder of the bank.
@@ -46,37 +51,51 @@ def measure(model: LoadedModel, config: MeasureConfig, workspace: Workspace, *, 
     Source: attention distillation of Attention Surgery, arXiv 2509.24899, section 3.
     """
     plan = check(config, model)
+    team = Team(model.device)
+    if team.size > len(plan.blocks) * len(plan.specs):
+        raise InputError(
+            f"{len(plan.blocks) * len(plan.specs)} cells cannot be divided among {team.size} processes; "
+            "start fewer, or measure more cells."
+        )
+    reporter = team.reporter(reporter)
     for note in plan.notes:
         reporter.note(note)
     cache = TrajectoryCache(
         model, workspace, settings=plan.sampling, max_bytes=config.cache_megabytes * 1_000_000
     )
     prompts = plan.prompts
-    trajectories = cache.prepare((*prompts.training, *prompts.held_out), seed=config.seed, reporter=reporter)
+    wanted = (*prompts.training, *prompts.held_out)
+    with team.first_goes_ahead():
+        trajectories = cache.prepare(wanted, seed=config.seed, reporter=reporter)
     training, held_out = trajectories[: len(prompts.training)], trajectories[len(prompts.training) :]
-    run = Distillation(model, config, plan)
-    run.train(training, reporter)
-    errors = run.evaluate(held_out, reporter)
-    return _write_bank(run, errors, workspace, reporter)
+    with CellPool(model.device) as pool:
+        run = Distillation(model, config, plan, pool=pool, team=team)
+        run.train(training, reporter)
+        run.evaluate(held_out, reporter)
+    found = team.gather([run.result(block, trainer) for block, trainer in run.cells])
+    return team.from_first(lambda: write_bank(run, found, workspace, reporter))
 
 
 class Distillation:
-    """All cells of one measurement and their training, state by state."""
+    """The cells of one measurement that this process trains, state by state."""
 
-    def __init__(self, model: LoadedModel, config: MeasureConfig, plan: MeasurePlan) -> None:
+    def __init__(
+        self, model: LoadedModel, config: MeasureConfig, plan: MeasurePlan, *, pool: CellPool, team: Team
+    ) -> None:
         self.model = model
         self.config = config
         self.plan = plan
+        self.pool = pool
         self.trainers: dict[int, list[CellTrainer]] = defaultdict(list)
         self.specs: dict[str, OperatorSpec] = {}
         self.losses: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self.seconds: dict[str, float] = defaultdict(float)
-        for block in plan.blocks:
-            for spec in plan.specs:
-                name = cell_name(block, spec)
-                operator = build(spec, model.facts, seed=config.seed * 1000 + block).to(model.device)
-                self.specs[name] = spec
-                self.trainers[block].append(CellTrainer(name, operator, choices=plan.training))
+        self.errors: dict[str, CellErrors] = defaultdict(CellErrors)
+        for block, spec in team.share([(block, spec) for block in plan.blocks for spec in plan.specs]):
+            name = cell_name(block, spec)
+            operator = build(spec, model.facts, seed=config.seed * 1000 + block).to(model.device)
+            self.specs[name] = spec
+            self.trainers[block].append(CellTrainer(name, operator, choices=plan.training))
 
     @property
     def cells(self) -> list[tuple[int, CellTrainer]]:
@@ -100,31 +119,54 @@ class Distillation:
         for visit in range(first, self.num_visits):
             epoch, place = divmod(visit, len(states))
             order = np.random.default_rng([self.config.seed, epoch]).permutation(len(states))
+            if all(trainer.is_done for _, trainer in self.cells):
+                reporter.note(f"No cell gains any more after {visit:,} of {self.num_visits:,} states.")
+                break
             trajectory, step, branch = states[int(order[place])]
             metrics = self._visit(trajectory, step, branch, visit, reporter)
             reporter.step(visit + 1, state=functools.partial(self._state, visit + 1), **metrics)
 
-    def evaluate(self, trajectories: Sequence[Trajectory], reporter: Reporter) -> dict[str, CellErrors]:
+    def evaluate(self, trajectories: Sequence[Trajectory], reporter: Reporter) -> None:
         """Measure every cell on held-out states: every step, the branches in turn."""
-        errors: dict[str, CellErrors] = defaultdict(CellErrors)
         branches = self.plan.sampling.branches
         states = [(index, step) for index, one in enumerate(trajectories) for step in range(one.num_steps)]
         reporter.stage("errors on held-out prompts", len(states))
         for done, (index, step) in enumerate(states, start=1):
             trajectory = trajectories[index]
             state = StateId(index, float(trajectory.timesteps[step]))
+
+            def look(trainer: CellTrainer, attention: TeacherAttention, state: StateId = state) -> None:
+                self.errors[trainer.name].add(trainer, attention, state)
+
             generator = torch.Generator().manual_seed(self.config.seed + 1_000_003 * done)
-
-            def look(block: int, attention: TeacherAttention, state: StateId = state) -> None:
-                for trainer in self.trainers[block]:
-                    errors[trainer.name].add(trainer, attention, state)
-
             branch = branches[(index + step) % len(branches)]
-            watch = self._watch(look, queries=HELD_OUT_QUERIES, parts=1, generator=generator)
-            with torch.no_grad(), watch:
+            with self._watch(look, queries=HELD_OUT_QUERIES, parts=1, generator=generator):
                 velocity(self.model, trajectory, step=step, branch=branch)
             reporter.step(done)
-        return dict(errors)
+
+    def result(self, block: int, trainer: CellTrainer) -> CellResult:
+        """Return what this process found of one of its cells."""
+        name = trainer.name
+        errors = self.errors[name]
+        error = errors.interval(seed=self.config.seed)
+        cell = Cell(
+            block=block,
+            spec=self.specs[name],
+            error=error.mean,
+            error_low=error.low,
+            error_high=error.high,
+            error_off=mean(errors.off),
+            error_undistilled=mean(errors.undistilled),
+            first_loss=mean(errors.first_loss),
+            last_loss=mean(errors.last_loss),
+            updates=trainer.num_updates,
+            seconds=round(self.seconds[name], 3),
+            losses=thinned(self.losses[name]),
+            by_timestep=tuple(
+                TimestepError(timestep=timestep, error=value) for timestep, value in errors.by_timestep()
+            ),
+        )
+        return CellResult(cell, trainer.weights())
 
     def _visit(
         self, trajectory: Trajectory, step: int, branch: Branch, visit: int, reporter: Reporter
@@ -133,59 +175,81 @@ class Distillation:
         config = self.config
         first = visit * config.updates_per_state
         num_updates = min(config.updates_per_state, config.updates - first)
-        metrics: dict[str, float] = {}
+        found: dict[str, list[float]] = {}
 
-        def learn(block: int, attention: TeacherAttention) -> None:
+        def learn(trainer: CellTrainer, attention: TeacherAttention) -> None:
             queries = attention.query.shape[1] // num_updates
-            for trainer in self.trainers[block]:
-                started, was_running = time.perf_counter(), trainer.stopped_at is None
-                values = [
-                    trainer.update(
-                        attention,
-                        rows=slice(part * queries, (part + 1) * queries),
-                        progress=(first + part + 1) / config.updates,
-                    )
-                    for part in range(num_updates)
-                ]
-                self.seconds[trainer.name] += time.perf_counter() - started
-                if trainer.stopped_at is None:
-                    metrics[trainer.name] = mean(values)
-                    self.losses[trainer.name].append((first + num_updates, mean(values)))
-                elif was_running:
-                    reporter.note(
-                        f"{trainer.name} stopped at update {trainer.stopped_at}: "
-                        "its loss was no longer finite; its last good weights are kept."
-                    )
+            if trainer.is_done:
+                return
+            started = time.perf_counter()
+            values = [
+                trainer.update(
+                    attention,
+                    rows=slice(part * queries, (part + 1) * queries),
+                    progress=(first + part + 1) / config.updates,
+                )
+                for part in range(num_updates)
+            ]
+            self.seconds[trainer.name] += time.perf_counter() - started
+            found[trainer.name] = [value for value in values if math.isfinite(value)]
 
         generator = torch.Generator().manual_seed(self.config.seed + 7919 * (visit + 1))
-        watch = self._watch(learn, queries=config.queries, parts=num_updates, generator=generator)
-        with torch.no_grad(), watch:
+        with self._watch(learn, queries=config.queries, parts=num_updates, generator=generator):
             velocity(self.model, trajectory, step=step, branch=branch)
+        metrics: dict[str, float] = {}
+        for _, trainer in self.cells:
+            if found.get(trainer.name):
+                metrics[trainer.name] = mean(found[trainer.name])
+                self.losses[trainer.name].append((trainer.num_updates, metrics[trainer.name]))
+            if trainer.name in found and trainer.stopped_at is not None:
+                reporter.note(
+                    f"{trainer.name} stopped at update {trainer.stopped_at}: "
+                    "its loss was no longer finite; its last good weights are kept."
+                )
         return metrics
 
     @contextmanager
-    def _watch(self, act: Any, *, queries: int, parts: int, generator: torch.Generator) -> Iterator[None]:
-        """Give `act` the teacher's attention of every chosen block; the forward pass ends after the last."""
+    def _watch(
+        self,
+        act: Callable[[CellTrainer, TeacherAttention], None],
+        *,
+        queries: int,
+        parts: int,
+        generator: torch.Generator,
+    ) -> Iterator[None]:
+        """Call `act` with every cell that is at work and the teacher's attention of its block.
+
+        Attentions are gathered until they fill `GATHERED_BYTES`, so that many cells can be worked on side by
+        side; the forward pass ends after the last block.
+        """
         last = max(self.trainers)
         chosen: Tensor | None = None
+        work: list[Callable[[], None]] = []
+        num_bytes = 0
 
         def look(block: int, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> None:
-            nonlocal chosen
+            nonlocal chosen, num_bytes
             if chosen is None:
                 chosen = _choose(query.shape[1], queries, parts, generator).to(query.device)
-            act(block, TeacherAttention.of(query, key, value, chosen=chosen, grid=context.grid))
+            attention = TeacherAttention.of(query, key, value, chosen=chosen, grid=context.grid)
+            work.extend(functools.partial(act, trainer, attention) for trainer in self.trainers[block])
+            num_bytes += 2 * attention.key.nbytes
+            if block == last or num_bytes > GATHERED_BYTES:
+                self.pool.run(work)
+                work.clear()
+                num_bytes = 0
             if block == last:
                 raise _SeenEnough
 
         try:
-            with observe(self.model, look, blocks=sorted(self.trainers)):
+            with torch.no_grad(), observe(self.model, look, blocks=sorted(self.trainers)):
                 yield
         except _SeenEnough:
             pass
 
     def _state(self, visit: int) -> CheckpointState:
         tensors: dict[str, Tensor] = {}
-        numbers: dict[str, dict[str, int | None]] = {}
+        numbers: dict[str, dict[str, float | None]] = {}
         for _, trainer in self.cells:
             mine, numbers[trainer.name] = trainer.state()
             tensors |= {f"{trainer.name}.{name}": tensor for name, tensor in mine.items()}
@@ -234,63 +298,3 @@ def _choose(num_tokens: int, queries: int, parts: int, generator: torch.Generato
     if parts * count <= num_tokens:
         return pool[: parts * count]
     return torch.cat([pool[part * num_tokens :][:count] for part in range(parts)])
-
-
-def _write_bank(
-    run: Distillation, errors: dict[str, CellErrors], workspace: Workspace, reporter: Reporter
-) -> Path:
-    config, plan, facts = run.config, run.plan, run.model.facts
-    with workspace.new_folder("banks", name=config.name or facts.name) as folder:
-        writer = BankWriter.create(folder.path, facts, size=plan.sampling.size, provenance=_provenance(run))
-        for block, trainer in run.cells:
-            found = errors[trainer.name]
-            error = found.interval(seed=config.seed)
-            cell = Cell(
-                block=block,
-                spec=run.specs[trainer.name],
-                error=error.mean,
-                error_low=error.low,
-                error_high=error.high,
-                error_off=mean(found.off),
-                error_undistilled=mean(found.undistilled),
-                first_loss=mean(found.first_loss),
-                last_loss=mean(found.last_loss),
-                updates=trainer.num_updates,
-                seconds=round(run.seconds[trainer.name], 3),
-                losses=_thinned(run.losses[trainer.name]),
-                by_timestep=tuple(
-                    TimestepError(timestep=timestep, error=value) for timestep, value in found.by_timestep()
-                ),
-            )
-            writer.save_cell(cell, trainer.weights())
-        if plan.extended is not None:
-            taken = writer.merge(plan.extended)
-            reporter.note(f"{len(taken)} cells were taken over from bank {plan.extended.folder.name}.")
-    return folder.final
-
-
-def _thinned(points: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
-    """Keep at most `LOSS_POINTS` points, each the mean of those it stands for."""
-    size = -(-len(points) // LOSS_POINTS) or 1
-    groups = [points[first : first + size] for first in range(0, len(points), size)]
-    return tuple((group[-1][0], mean([loss for _, loss in group])) for group in groups)
-
-
-def _provenance(run: Distillation) -> dict[str, Any]:
-    config, plan = run.config, run.plan
-    return {
-        "prompts": list(plan.prompts.training),
-        "held_out_prompts": list(plan.prompts.held_out),
-        "steps": plan.sampling.steps,
-        "guidance": plan.sampling.guidance,
-        "seed": config.seed,
-        "updates": config.updates,
-        "updates_per_state": config.updates_per_state,
-        "queries": config.queries,
-        "loss": config.loss,
-        "lr": config.lr,
-        "device": run.model.device.type,
-        "dtype": str(run.model.pipeline.transformer.dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-        "extended": "" if plan.extended is None else plan.extended.folder.name,
-    }

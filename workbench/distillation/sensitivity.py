@@ -25,11 +25,11 @@ from workbench.distillation.trajectories import (
     velocity,
 )
 from workbench.errors import InputError
-from workbench.models import LoadedModel
+from workbench.models import LoadedModel, check_words
 from workbench.planning.bank import Bank, Cell, load_bank
-from workbench.planning.plan import make_plan
-from workbench.surgery import install, installed, restore
-from workbench.types import CheckpointState, ClipSize, Reporter, StrictModel
+from workbench.planning.plan import Plan, make_plan
+from workbench.surgery import CellSource, install_student, installed, open_facts, restore
+from workbench.types import CheckpointState, ClipSize, Reporter, SilentReporter, StrictModel
 from workbench.workspace import Workspace, read_json, write_json
 
 FILE = "sensitivity.json"
@@ -85,10 +85,13 @@ class Sensitivity(StrictModel):
         return {(cell.block, cell.label): cell.error for cell in self.cells}
 
 
-class _State(NamedTuple):
+class TeacherState(NamedTuple):
+    """A cached state of the teacher and the guided velocity that it has there, [1, C, T, H, W]."""
+
     prompt: int
     trajectory: Trajectory
     step: int
+    guidance: float
     target: Tensor
 
 
@@ -103,8 +106,7 @@ def measure_sensitivity(
     Raises:
         InputError: a student in place of its teacher, or a bank of another model.
     """
-    if installed(model) is not None:
-        raise InputError(f"{model.name} is a student; measure on its teacher, {model.facts.name}.")
+    _refuse_student(model)
     bank = load_bank(Path(config.bank), model.facts)
     facts = model.facts
     sampling = SamplingSettings(
@@ -116,13 +118,13 @@ def measure_sensitivity(
     cache = TrajectoryCache(model, workspace, settings=sampling, max_bytes=config.cache_megabytes * 1_000_000)
     trajectories = cache.prepare(prompts, seed=config.seed, reporter=reporter)
     found = _restored(reporter.restore())
-    states = _states(model, sampling, trajectories, count=config.states)
+    states = _states(model, sampling.guidance, trajectories, count=config.states)
     cells = bank.manifest.cells
     reporter.stage("velocity errors", len(cells))
     for done, cell in enumerate(cells, start=1):
         name = f"block-{cell.block:02d}-{cell.label}"
         if name not in found:
-            found[name] = _errors(model, bank, cell, sampling, states)
+            found[name] = _errors(model, make_plan({cell.block: cell.spec}, facts), bank, states)
         reporter.step(done, state=lambda: CheckpointState({}, {"work": "sensitivity", "found": dict(found)}))
     groups = [state.prompt for state in states]
     measured = tuple(_summary(cell, found, groups, seed=config.seed) for cell in cells)
@@ -132,56 +134,133 @@ def measure_sensitivity(
     return path
 
 
+def check_sensitivity(config: SensitivityConfig) -> None:
+    """Refuse what can be refused without loading weights.
+
+    Raises:
+        InputError: a student in place of its teacher, no bank or one of another model, a word unknown to it.
+    """
+    facts, plan = open_facts(config.model)
+    if plan is not None:
+        raise InputError(f"{Path(config.model).name} is a student; measure on its teacher, {facts.name}.")
+    load_bank(Path(config.bank), facts)
+    for prompt in config.prompts:
+        check_words(facts, prompt)
+
+
 def load_sensitivity(bank: Bank) -> Sensitivity | None:
-    """Read what was measured for a bank, None where nothing was.
+    """Return what was measured for a bank, None where nothing was.
 
     Raises:
         InputError: the file is damaged.
     """
     path = bank.folder / FILE
-    if not path.is_file():
-        return None
-    what = f"{FILE} of bank {bank.folder.name}"
+    return read_sensitivity(path) if path.is_file() else None
+
+
+def read_sensitivity(path: Path) -> Sensitivity:
+    """Read a `sensitivity.json`.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    what = f"{path.name} of bank {path.parent.name}"
     return Sensitivity.parse(read_json(path, what=what), what=what)
 
 
+def teacher_states(
+    model: LoadedModel,
+    workspace: Workspace,
+    *,
+    prompts: Sequence[str] = (),
+    count: int = 1,
+    steps: int | None = None,
+    size: ClipSize | None = None,
+) -> list[TeacherState]:
+    """Return a few cached states of a teacher with its velocities, for `velocity_error`.
+
+    The trajectories are sampled the first time and read from the workspace's cache afterwards.
+
+    Args:
+        model: the teacher.
+        prompts: one trajectory each; empty draws one held-out prompt.
+        count: states of each trajectory, evenly spread.
+        steps: of the sampling runs; None takes 8.
+        size: None takes the model's default.
+
+    Raises:
+        InputError: a student, or prompts that the model refuses.
+    """
+    _refuse_student(model)
+    sampling = SamplingSettings(
+        steps=steps or 8, guidance=model.facts.default_guidance, size=size or model.facts.default_size
+    )
+    wanted = check_prompts(model, prompts) or draw_prompts(model, 1, held_out=True, seed=0)
+    cache = TrajectoryCache(model, workspace, settings=sampling, max_bytes=1024 * 1_000_000)
+    trajectories = cache.prepare(wanted, seed=0, reporter=SilentReporter())
+    return _states(model, sampling.guidance, trajectories, count=count)
+
+
+def velocity_error(
+    model: LoadedModel, plan: Plan, cells: CellSource, states: Sequence[TeacherState]
+) -> float:
+    """Return how far a plan moves the guided velocity: mean ‖v' - v‖₂ / ‖v‖₂ over states of the teacher.
+
+    Quick (two forward passes a state), so that a plan can be judged while it is painted. The model is the
+    teacher before and after.
+
+    Args:
+        model: the teacher.
+        plan: for this model; cells that are not measured are refused.
+        cells: a bank, a student or fresh cells.
+        states: as `teacher_states` returns them.
+
+    Raises:
+        InputError: as `surgery.install`, or a student in place of the teacher.
+    """
+    _refuse_student(model)
+    errors = _errors(model, plan, cells, states)
+    return sum(errors) / len(errors)
+
+
 @torch.no_grad()
-def guided_velocity(
-    model: LoadedModel, sampling: SamplingSettings, trajectory: Trajectory, *, step: int
-) -> Tensor:
+def guided_velocity(model: LoadedModel, guidance: float, trajectory: Trajectory, *, step: int) -> Tensor:
     """Return the velocity that the sampler would use at a cached state, with guidance, [1, C, T, H, W]."""
     conditional = velocity(model, trajectory, step=step, branch="cond").float()
-    if len(sampling.branches) == 1:
+    if guidance <= 1:
         return conditional
     unconditional = velocity(model, trajectory, step=step, branch="uncond").float()
-    return unconditional + sampling.guidance * (conditional - unconditional)
+    return unconditional + guidance * (conditional - unconditional)
 
 
-def velocity_error(student: Tensor, teacher: Tensor) -> float:
+def distance(student: Tensor, teacher: Tensor) -> float:
     """Return ‖v' − v‖₂ / ‖v‖₂."""
     return float((student - teacher).norm() / teacher.norm())
 
 
+def _refuse_student(model: LoadedModel) -> None:
+    if installed(model) is not None:
+        raise InputError(f"{model.name} is a student; measure on its teacher, {model.facts.name}.")
+
+
 def _states(
-    model: LoadedModel, sampling: SamplingSettings, trajectories: Sequence[Trajectory], *, count: int
-) -> list[_State]:
+    model: LoadedModel, guidance: float, trajectories: Sequence[Trajectory], *, count: int
+) -> list[TeacherState]:
     chosen = []
     for index, trajectory in enumerate(trajectories):
         parts = min(count, trajectory.num_steps)
         for part in range(parts):
             step = int((part + 0.5) * trajectory.num_steps / parts)
-            target = guided_velocity(model, sampling, trajectory, step=step)
-            chosen.append(_State(index, trajectory, step, target))
+            target = guided_velocity(model, guidance, trajectory, step=step)
+            chosen.append(TeacherState(index, trajectory, step, guidance, target))
     return chosen
 
 
-def _errors(
-    model: LoadedModel, bank: Bank, cell: Cell, sampling: SamplingSettings, states: Sequence[_State]
-) -> list[float]:
-    install(model, make_plan({cell.block: cell.spec}, model.facts), bank)
+def _errors(model: LoadedModel, plan: Plan, cells: CellSource, states: Sequence[TeacherState]) -> list[float]:
+    install_student(model, plan, cells)
     try:
         return [
-            velocity_error(guided_velocity(model, sampling, state.trajectory, step=state.step), state.target)
+            distance(guided_velocity(model, state.guidance, state.trajectory, step=state.step), state.target)
             for state in states
         ]
     finally:

@@ -1,4 +1,4 @@
-"""Several processes that finetune one student together: each takes its share of the states of every update.
+"""Several processes that work together: on the cells of a bank, or on the states of a student's updates.
 
 Started by `accelerate launch`; without it there is one process and nothing is communicated.
 """
@@ -61,6 +61,14 @@ class Team:
         for tensor in tensors:
             tensor.copy_(flat[first : first + tensor.numel()].view_as(tensor))
             first += tensor.numel()
+
+    def gather(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items of all processes on the first one, and the process's own on the others."""
+        if self._state is None:
+            return list(items)
+        boxes: list[Any] = [None] * self.size
+        torch.distributed.gather_object(list(items), boxes if self.is_first else None)
+        return [item for box in boxes for item in box] if self.is_first else list(items)
 
     def from_first(self, make: Callable[[], Item]) -> Item:
         """Let the first process make something, and give it to all."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from workbench.distillation.clips import PREFIX as CLIPS
 from workbench.errors import InputError
 from workbench.jobs.tensors import load_tensors, save_tensors
 from workbench.types import ClipSize, Reporter
@@ -148,7 +149,8 @@ class TrajectoryCache:
             )
 
     def _make_room(self, num_bytes: int, *, keep: Sequence[Path]) -> None:
-        files = [(path, path.stat()) for path in self.folder.glob(f"{PREFIX}*.safetensors")]
+        kinds = (f"{PREFIX}*.safetensors", f"{CLIPS}*.safetensors")
+        files = [(path, path.stat()) for kind in kinds for path in self.folder.glob(kind)]
         total = num_bytes + sum(facts.st_size for _, facts in files)
         for path, facts in sorted(files, key=lambda file: file[1].st_mtime):
             if total <= self.max_bytes:
@@ -230,24 +232,48 @@ class TrajectoryCache:
 
 def velocity(model: LoadedModel, trajectory: Trajectory, *, step: int, branch: Branch) -> Tensor:
     """Run the transformer once on a cached state and return its velocity, [1, C, T, H, W]."""
+    return velocity_at(
+        model,
+        trajectory.latents[step : step + 1],
+        trajectory.timesteps[step],
+        trajectory.text[branch],
+        place=(branch, step, trajectory.num_steps),
+    )
+
+
+def velocity_at(
+    model: LoadedModel, latents: Tensor, timestep: Tensor, text: Tensor, *, place: tuple[Branch, int, int]
+) -> Tensor:
+    """Run the transformer once on any state.
+
+    Args:
+        latents: [1, C, T, H, W].
+        timestep: one number, as the scheduler has it.
+        text: hidden states of a prompt, [L, D].
+        place: branch, step and number of steps, for operators whose schedule asks for them.
+
+    Returns:
+        The velocity, [1, C, T, H, W].
+    """
     transformer: Any = model.transformer
     dtype, device = transformer.dtype, model.device
-    with transformer.cache_context(branch, step_index=step, num_inference_steps=trajectory.num_steps):
+    branch, step, num_steps = place
+    with transformer.cache_context(branch, step_index=step, num_inference_steps=num_steps):
         result: Tensor = transformer(
-            hidden_states=trajectory.latents[step : step + 1].to(device, dtype),
-            timestep=_timestep(model, trajectory, step),
-            encoder_hidden_states=trajectory.text[branch].unsqueeze(0).to(device, dtype),
+            hidden_states=latents.to(device, dtype),
+            timestep=_timestep(model, timestep, latents),
+            encoder_hidden_states=text.unsqueeze(0).to(device, dtype),
             return_dict=False,
         )[0]
     return result
 
 
-def _timestep(model: LoadedModel, trajectory: Trajectory, step: int) -> Tensor:
+def _timestep(model: LoadedModel, timestep: Tensor, latents: Tensor) -> Tensor:
     """Return what the pipeline passes on: one number, or one a token where the model takes that."""
-    timestep = trajectory.timesteps[step].to(model.device).float()
+    timestep = timestep.to(model.device).float()
     if not model.pipeline.config.expand_timesteps:
         return timestep.expand(1)
-    frames, height, width = trajectory.latents.shape[2:]
+    frames, height, width = latents.shape[2:]
     patch_frames, patch_height, patch_width = model.facts.patch_size
     tokens = (frames // patch_frames) * (height // patch_height) * (width // patch_width)
     return timestep.expand(1, tokens)

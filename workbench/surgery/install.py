@@ -32,6 +32,7 @@ from workbench.operators.context import attach_clock, release_clock
 from workbench.operators.flops import HeadShape
 from workbench.planning import Plan
 from workbench.surgery.lora import take_off
+from workbench.surgery.weights import put_back
 
 MAX_NAMED = 5
 
@@ -193,6 +194,7 @@ def restore(model: LoadedModel | nn.Module) -> tuple[int, ...]:
     if isinstance(model, LoadedModel):
         model.provenance = {}
     take_off(transformer)
+    put_back(transformer)
     clock = clock_of(transformer)
     if clock is None or clock.installation is None:
         return ()

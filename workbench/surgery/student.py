@@ -3,7 +3,8 @@
 student.json        teacher, digests, where it came from
 plan.json           the plan
 cells.safetensors   weights of every converted block, named block.<i>.<parameter>
-pytorch_lora_weights.safetensors   of a finetuned student alone
+pytorch_lora_weights.safetensors   of a student finetuned with a LoRA alone
+transformer.safetensors            of a student whose whole transformer was finetuned alone
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from workbench.operators import Impl, OperatorSpec, label
 from workbench.planning import Bank, Plan, load_file, save
 from workbench.planning.bank import Scalar, expected_weights, file_digest
 from workbench.planning.plan import check_schema_version
-from workbench.surgery.install import Report, install, install_operators, restore
+from workbench.surgery.install import CellSource, Report, install, install_operators, restore
 from workbench.surgery.lora import put_on, read_lora
+from workbench.surgery.weights import put_in, read_weights
 from workbench.types import StrictModel
 from workbench.workspace import Workspace, read_json, write_json
 
@@ -53,6 +55,7 @@ class StudentManifest(StrictModel):
         plan: short name of the plan.
         cells_sha256: digest of cells.safetensors.
         lora_sha256: digest of the LoRA of a finetuned student; empty where it has none.
+        weights_sha256: digest of its transformer's own weights; empty where they are the teacher's.
         provenance: bank, versions, date.
     """
 
@@ -63,6 +66,7 @@ class StudentManifest(StrictModel):
     plan: str
     cells_sha256: str
     lora_sha256: str = ""
+    weights_sha256: str = ""
     provenance: dict[str, Scalar] = Field(default_factory=dict)
 
 
@@ -92,6 +96,31 @@ class Student:
         """
         digest = self.manifest.lora_sha256
         return read_lora(self.folder, sha256=digest) if digest else {}
+
+    @cached_property
+    def own_weights(self) -> dict[str, Tensor]:
+        """The weights of a wholly finetuned transformer, read once; empty where they are the teacher's.
+
+        Raises:
+            InputError: the file is missing, cut, changed or not finite.
+        """
+        digest = self.manifest.weights_sha256
+        return read_weights(self.folder, sha256=digest) if digest else {}
+
+    def finish(self, transformer: nn.Module) -> None:
+        """Put in what finetuning made beside the cells: weights and LoRA; nothing for a fresh student.
+
+        Raises:
+            InputError: they are damaged or do not fit; the transformer is left without surgery.
+        """
+        try:
+            if self.own_weights:
+                put_in(transformer, self.own_weights, what=f"student {self.name}")
+            if self.lora:
+                put_on(transformer, self.lora, what=f"student {self.name}")
+        except InputError:
+            restore(transformer)
+            raise
 
     def missing(self, plan: Plan) -> tuple[tuple[int, str], ...]:
         """Return the cells of another plan that this student does not have."""
@@ -225,12 +254,29 @@ def open_model(
         model = load_model(source, device=device, dtype=dtype, allow_network=allow_network)
     except InputError as error:
         raise InputError(f"The teacher of student {student.folder.name} cannot be loaded: {error}") from error
-    install(model, student.plan, student, linear_branch=linear_branch, impl=impl)
-    if student.lora:
-        put_on(model.transformer, student.lora, what=f"student {student.name}")
+    install_student(model, student.plan, student, linear_branch=linear_branch, impl=impl)
     model.provenance["student"] = student.folder.name
     model.name = student.folder.name
     return model
+
+
+def install_student(
+    model: LoadedModel,
+    plan: Plan,
+    cells: CellSource,
+    *,
+    linear_branch: bool = True,
+    impl: Impl = "auto",
+) -> Report:
+    """Turn a teacher into a student: `install`, and what finetuning made where the cells are a student's.
+
+    Raises:
+        InputError: as `install`, or finetuned weights that do not fit; the model is then the teacher.
+    """
+    report = install(model, plan, cells, linear_branch=linear_branch, impl=impl)
+    if isinstance(cells, Student):
+        cells.finish(model.transformer)
+    return report
 
 
 def open_facts(name: str | Path, *, allow_network: bool = False) -> tuple[ModelFacts, Plan | None]:
@@ -271,16 +317,10 @@ def linearize(
     """
     adapter = adapter_of(transformer)
     student = read_student(student_folder)
-    lora = student.lora
     report = install_operators(
         transformer, adapter, student.plan, student, linear_branch=linear_branch, impl=impl
     )
-    if lora:
-        try:
-            put_on(transformer, lora, what=f"student {student.name}")
-        except InputError:
-            restore(transformer)
-            raise
+    student.finish(transformer)
     return report
 
 
