@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from workbench.cli import evaluation, jobs, planning, steps
+from workbench.cli import evaluation, jobs, planning, steps, training
 from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
 
 app = typer.Typer(
@@ -23,10 +23,12 @@ app = typer.Typer(
 for command in (
     steps.generate,
     steps.capture,
-    steps.measure,
+    training.measure,
+    training.sensitivity,
     planning.plan,
     planning.cost,
     steps.surgery,
+    training.finetune,
     steps.compare,
     steps.study,
     evaluation.evaluate,

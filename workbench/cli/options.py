@@ -74,6 +74,12 @@ def plan_name(plan: str) -> str:
     return str(Path(plan).expanduser().absolute()) if Path(plan).expanduser().is_file() else plan
 
 
+def bank_name(bank: str | Path) -> str:
+    """Make a bank folder's path absolute; leave the name of a bank that ships with the workbench."""
+    path = Path(bank).expanduser()
+    return str(path.absolute()) if path.exists() or len(path.parts) > 1 else str(bank)
+
+
 def numbers(text: str | None, *, what: str) -> list[int] | None:
     """Read a list of whole numbers such as 0,4,9."""
     if text is None:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from workbench.cli.options import (
-    BlocksOption,
     DetachOption,
     FramesOption,
     GuidanceOption,
@@ -84,40 +83,6 @@ def capture(
         row_queries=numbers(rows, what="--rows"),
     )
     queue_step("capture", settings, title=prompt, workspace=workspace, as_json=as_json, detach=detach)
-
-
-def measure(
-    model: ModelOption = "embedded",
-    blocks: BlocksOption = None,
-    rates: Annotated[str, typer.Option("--rates", help="For example R4,8,linear.")] = "R2,R4,R8,R16,linear",
-    updates: Annotated[int | None, typer.Option("--updates", help="Optimiser steps of each cell.")] = None,
-    prompts: Annotated[int | None, typer.Option("--prompts", help="Prompts to train on.")] = None,
-    steps: StepsOption = None,
-    extend: Annotated[
-        Path | None, typer.Option("--extend", help="A bank whose cells are taken over.")
-    ] = None,
-    *,
-    detach: DetachOption = False,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Distil the feature maps of cells and measure their errors, into a bank."""
-    from workbench import planning, surgery
-
-    chosen = None
-    if blocks is not None:
-        chosen = list(planning.parse_blocks(blocks, surgery.open_facts(model_name(model))[0]))
-    settings = stated(
-        model=model_name(model),
-        blocks=chosen,
-        rates=[word.strip() for word in rates.split(",")],
-        updates=updates,
-        num_prompts=prompts,
-        steps=steps,
-        extend=None if extend is None else str(extend.absolute()),
-    )
-    title = f"blocks {blocks or 'all'} at {rates}"
-    queue_step("measure", settings, title=title, workspace=workspace, as_json=as_json, detach=detach)
 
 
 def surgery(

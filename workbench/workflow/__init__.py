@@ -8,8 +8,10 @@ from workbench.workflow.flow import (
     distillation_figures,
     evaluate,
     evaluate_suite,
+    finetune,
     generate,
     measure,
+    measure_sensitivity,
 )
 from workbench.workflow.steps import STEPS, Step, check
 from workbench.workflow.study import PRESETS, StudyConfig, study
@@ -27,7 +29,9 @@ __all__ = [
     "distillation_figures",
     "evaluate",
     "evaluate_suite",
+    "finetune",
     "generate",
     "measure",
+    "measure_sensitivity",
     "study",
 ]

@@ -2,8 +2,9 @@
 
     generate ─ a clip                 plan ────── which operator each block gets (`workbench.planning`)
     capture ── what each head does    surgery ─── plan + bank → student folder
-    measure ── cells → bank           compare ─── teacher and student, same prompt and seed
-                                                      study ───── all of it, in order
+    measure ── cells → bank           finetune ── student → better student
+    sensitivity ─ each cell's effect  compare ─── teacher and student, same prompt and seed
+                                      study ───── all of it, in order
 
 The app, the notebooks and the command line call these functions; a job calls them through `steps.STEPS`.
 """
@@ -100,6 +101,29 @@ def build_student(
     plan = planning.load(config.plan, bank.facts)
     folder = surgery.save_student(plan, bank, workspace, name=config.name)
     return Made("student", folder, {"plan": plan.short_name})
+
+
+def finetune(
+    config: distillation.FinetuneConfig, workspace: Workspace, reporter: Reporter | None = None
+) -> Made:
+    """Adapt a whole student to its teacher, or to captioned clips; makes a new student folder."""
+    reporter = reporter or SilentReporter()
+    reporter.stage("loading the model", 1)
+    model = surgery.open_model(config.model)
+    folder = distillation.finetune(model, config, workspace, reporter=reporter)
+    return Made("student", folder, {"finetuning": distillation.finetune_figures(folder)})
+
+
+def measure_sensitivity(
+    config: distillation.SensitivityConfig, workspace: Workspace, reporter: Reporter | None = None
+) -> Made:
+    """Install each cell of a bank alone and measure what it does to the velocity; kept with the bank."""
+    reporter = reporter or SilentReporter()
+    reporter.stage("loading the model", 1)
+    model = surgery.open_model(config.model)
+    path = distillation.measure_sensitivity(model, config, workspace, reporter=reporter)
+    found = distillation.read_sensitivity(path)
+    return Made("sensitivity", path, found.model_dump(mode="json", exclude={"config", "schema_version"}))
 
 
 def compare(config: comparison.CompareConfig, workspace: Workspace, reporter: Reporter | None = None) -> Made:

@@ -18,8 +18,10 @@ from workbench.workflow.flow import (
     compare,
     evaluate,
     evaluate_suite,
+    finetune,
     generate,
     measure,
+    measure_sensitivity,
 )
 from workbench.workflow.study import StudyConfig, study
 from workbench.workspace import Workspace
@@ -93,6 +95,14 @@ def _check_study(config: StudyConfig) -> None:
     _check_rates(config)
 
 
+def _check_finetuning(config: distillation.FinetuneConfig) -> None:
+    distillation.check_finetune(config)
+
+
+def _check_sensitivity(config: distillation.SensitivityConfig) -> None:
+    distillation.check_sensitivity(config)
+
+
 def _check_evaluation(config: evaluation.EvaluateConfig) -> None:
     evaluation.check_evaluation(config, surgery.open_facts(config.model)[0])
 
@@ -101,7 +111,9 @@ STEPS: dict[str, Step] = {
     "generate": Step(sampling.GenerateConfig, generate, _check_clip),
     "capture": Step(capturing.CaptureConfig, capture, _check_capture),
     "measure": Step(distillation.MeasureConfig, measure, _check_rates),
+    "sensitivity": Step(distillation.SensitivityConfig, measure_sensitivity, _check_sensitivity),
     "surgery": Step(surgery.SurgeryConfig, build_student, _check_surgery),
+    "finetune": Step(distillation.FinetuneConfig, finetune, _check_finetuning),
     "compare": Step(comparison.CompareConfig, compare, _check_comparison),
     "study": Step(StudyConfig, study, _check_study),
     "evaluate": Step(evaluation.EvaluateConfig, evaluate, _check_evaluation),
