@@ -5,7 +5,15 @@ from kernels.attention_stats.api import (
     NEAR_DISTANCE,
     AttentionStats,
     attention_stats,
+    resolve_stats_impl,
     softmax_with_lse,
 )
 
-__all__ = ["DISTANCE_EDGES", "NEAR_DISTANCE", "AttentionStats", "attention_stats", "softmax_with_lse"]
+__all__ = [
+    "DISTANCE_EDGES",
+    "NEAR_DISTANCE",
+    "AttentionStats",
+    "attention_stats",
+    "resolve_stats_impl",
+    "softmax_with_lse",
+]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
@@ -15,12 +17,40 @@ from kernels.attention_stats.measures import (
     AttentionStats,
     attention_stats_reference,
 )
+from kernels.attention_stats.triton_tiles import why_not
 from kernels.hybrid_attention.fused_softmax import fused_softmax
 from kernels.hybrid_attention.validation import check_choice, check_query_key_value
 
-__all__ = ["DISTANCE_EDGES", "NEAR_DISTANCE", "AttentionStats", "attention_stats", "softmax_with_lse"]
+__all__ = [
+    "DISTANCE_EDGES",
+    "NEAR_DISTANCE",
+    "AttentionStats",
+    "attention_stats",
+    "resolve_stats_impl",
+    "softmax_with_lse",
+]
 
-Impl = Literal["auto", "reference", "chunked"]
+Impl = Literal["auto", "reference", "chunked", "triton"]
+HAS_TRITON = find_spec("triton") is not None
+
+
+def resolve_stats_impl(query: Tensor, *, map_size: int = 32, impl: str = "auto") -> str:
+    """Name the implementation that ``attention_stats`` runs for ``query`` [B, N, H, D].
+
+    ``auto`` is ``triton`` on CUDA in 16 bits where its kernel serves, else ``chunked``.
+
+    Raises:
+        ValueError: if a forced choice is unknown or cannot run, with the reason.
+    """
+    check_choice("impl", impl, get_args(Impl))
+    if impl not in ("auto", "triton"):
+        return impl
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    obstacle = why_not(query, map_size, interpreted=interpreted) if HAS_TRITON else "triton is not installed"
+    if impl == "triton" and obstacle is not None:
+        raise ValueError(f"impl 'triton' cannot run here: {obstacle}")
+    serves = obstacle is None and query.is_cuda and query.dtype != torch.float32
+    return "triton" if impl == "triton" or serves else "chunked"
 
 
 def softmax_with_lse(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +90,8 @@ def attention_stats(
             columns in every frame.
         row_queries: tokens whose exact attention rows are wanted.
         map_size: bins of the pooled map, at most N.
-        impl: ``chunked`` (nothing of size N x N), ``reference`` (the whole matrix), ``auto`` is chunked.
+        impl: ``triton`` (one kernel on CUDA), ``chunked`` (torch, nothing of size N x N), ``reference`` (the
+            whole matrix), ``auto``; see ``resolve_stats_impl``.
 
     Returns:
         ``AttentionStats`` in fp64 for fp64 inputs, else fp32. Without gradient.
@@ -72,10 +103,24 @@ def attention_stats(
     check_query_key_value(query, key, key)
     _check(query, key, grid, log_sum_exp, query_stride, map_size)
     chosen_rows = _check_rows(row_queries, query.shape[1])
+    used = resolve_stats_impl(query, map_size=map_size, impl=impl)
+    if used == "triton":
+        from kernels.attention_stats.triton_host import attention_stats_triton
+
+        with torch.no_grad():
+            return attention_stats_triton(
+                query,
+                key,
+                grid=grid,
+                log_sum_exp=log_sum_exp,
+                query_stride=query_stride,
+                row_queries=chosen_rows,
+                map_size=map_size,
+            )
     wide = torch.promote_types(query.dtype, torch.float32)
     query, key = query.to(wide), key.to(wide)
     with torch.no_grad():
-        if impl == "reference":
+        if used == "reference":
             return attention_stats_reference(
                 query,
                 key,

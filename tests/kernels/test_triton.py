@@ -11,9 +11,12 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def run_suite(**environment: str) -> None:
+SUITES = ["triton_suite.py", "stats_suite.py"]
+
+
+def run_suite(name: str, **environment: str) -> None:
     options = ["-q", "-x", "-p", "no:cacheprovider", "--confcutdir", "tests/kernels"]
-    command = [sys.executable, "-m", "pytest", *options, "tests/kernels/triton_suite.py"]
+    command = [sys.executable, "-m", "pytest", *options, f"tests/kernels/{name}"]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -27,11 +30,13 @@ def run_suite(**environment: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="triton is installed on Linux alone")
-def test_suite_through_the_interpreter():
-    run_suite(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+@pytest.mark.parametrize("name", SUITES)
+def test_suite_through_the_interpreter(name):
+    run_suite(name, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_suite_on_the_gpu():
-    run_suite(TRITON_INTERPRET="0")
+@pytest.mark.parametrize("name", SUITES)
+def test_suite_on_the_gpu(name):
+    run_suite(name, TRITON_INTERPRET="0")
