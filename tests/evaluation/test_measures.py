@@ -4,12 +4,19 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from workbench.errors import InputError
 from workbench.evaluation import fidelity
+from workbench.evaluation.measures import CLIP_MEASURES, clip_measures, divergence, gradient_energy
 from workbench.evaluation.prompt_set import own_prompts
-from workbench.evaluation.statistics import bootstrap_interval, paired_bootstrap, wilson_interval
+from workbench.evaluation.statistics import (
+    bootstrap_interval,
+    paired_bootstrap,
+    paired_ratio,
+    wilson_interval,
+)
 from workbench.evaluation.temporal import mean_speed
 from workbench.evaluation.vbench import SampledClip, clip_name, export_vbench
 from workbench.models.embedded.world import Scene, Solid, render
@@ -160,3 +167,28 @@ def test_vbench_folder_has_names_seeds_and_settings(tmp_path):
     with pytest.raises(InputError, match="file name"):
         clip_name("a / b", 0)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_paired_ratio_says_how_much_less():
+    rng = np.random.default_rng(1)
+    teacher = rng.uniform(0.01, 0.03, 40)
+    found = paired_ratio(0.88 * teacher * rng.uniform(0.95, 1.05, 40), teacher)
+    assert found.low < found.ratio < found.high < 1
+    assert found.ratio == pytest.approx(0.88, abs=0.02)
+    assert paired_ratio([0.0, 0.0], [0.0, 0.0], offset=1e-5).ratio == 1
+    with pytest.raises(InputError, match="as many"):
+        paired_ratio([1.0], [1.0, 2.0])
+
+
+def test_trajectories_part_from_each_other():
+    points = torch.randn(3, 4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert divergence(points, points) == [0, 0, 0]
+    shifted = points.clone()
+    shifted[1] *= 1.1
+    assert divergence(shifted, points) == pytest.approx([0, 0.1, 0], abs=1e-5)
+
+
+def test_gradient_energy_falls_with_blur(moving):
+    blurred = ndimage.gaussian_filter(moving, (0, 2, 2, 0))
+    assert (gradient_energy(blurred) < 0.7 * gradient_energy(moving)).all()
+    assert set(clip_measures(moving)) == set(CLIP_MEASURES)

@@ -1,4 +1,4 @@
-"""Suites: every model beside the first, resumed where it stopped, with floors, intervals, clips and a table."""
+"""Suites: every model beside the first, resumed where it stopped, with floors, clips and a table."""
 
 from __future__ import annotations
 

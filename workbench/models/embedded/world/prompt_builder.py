@@ -102,19 +102,22 @@ def build_prompt(choices: Mapping[str, str]) -> str:
 
 def _tables() -> dict[str, dict[str, tuple[str, ...]]]:
     """Return value → phrases of every attribute, the first phrase the usual one."""
-    motions = {name: tuple(verb.finite for verb in verbs) for name, verbs in MOTION_WORDS.items()}
-    relations: dict[str, tuple[str, ...]] = {**RELATION_WORDS}
-    relations["orbiting"] = tuple(verb.finite for verb in ORBITING)
+    spoken = {motion: tuple(verb.finite for verb in verbs) for motion, verbs in MOTION_WORDS.items()}
+    circling = {"orbiting": tuple(verb.finite for verb in ORBITING)}
     return {
-        "size": {**SIZE_WORDS},
-        "colour": {**COLOUR_WORDS},
-        "texture": {**TEXTURE_WORDS},
-        "shape": {**SHAPE_WORDS},
-        "motion": {**motions},
-        "relation": relations,
-        "background": {**BACKGROUND_WORDS},
-        "camera": {**CAMERA_WORDS},
+        "size": _by_name(SIZE_WORDS),
+        "colour": _by_name(COLOUR_WORDS),
+        "texture": _by_name(TEXTURE_WORDS),
+        "shape": _by_name(SHAPE_WORDS),
+        "motion": _by_name(spoken),
+        "relation": _by_name(RELATION_WORDS) | circling,
+        "background": _by_name(BACKGROUND_WORDS),
+        "camera": _by_name(CAMERA_WORDS),
     }
+
+
+def _by_name(table: Mapping[Any, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    return {str(value): phrases for value, phrases in table.items()}
 
 
 def _options(table: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
