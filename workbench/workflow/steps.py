@@ -9,7 +9,9 @@ from typing import Any
 
 from workbench import capture as capturing
 from workbench import comparison, distillation, evaluation, models, operators, planning, sampling, surgery
+from workbench.comparison import plan_clip
 from workbench.errors import InputError
+from workbench.evaluation import operator_times
 from workbench.types import Reporter, StrictModel
 from workbench.workflow.flow import (
     Made,
@@ -22,6 +24,8 @@ from workbench.workflow.flow import (
     generate,
     measure,
     measure_sensitivity,
+    render,
+    time_operators,
 )
 from workbench.workflow.study import StudyConfig, study
 from workbench.workspace import Workspace
@@ -90,6 +94,16 @@ def _check_comparison(config: comparison.CompareConfig) -> None:
     _check_clip(config)
 
 
+def _check_times(config: operator_times.TimesConfig) -> None:
+    surgery.open_facts(config.model)
+    for rate in config.rates:
+        operators.parse_rate(rate)
+
+
+def _check_render(config: plan_clip.RenderConfig) -> None:
+    plan_clip.check(config)
+
+
 def _check_study(config: StudyConfig) -> None:
     models.check_words(surgery.open_facts(config.model)[0], config.prompt)
     _check_rates(config)
@@ -115,6 +129,8 @@ STEPS: dict[str, Step] = {
     "surgery": Step(surgery.SurgeryConfig, build_student, _check_surgery),
     "finetune": Step(distillation.FinetuneConfig, finetune, _check_finetuning),
     "compare": Step(comparison.CompareConfig, compare, _check_comparison),
+    "render": Step(plan_clip.RenderConfig, render, _check_render),
+    "times": Step(operator_times.TimesConfig, time_operators, _check_times),
     "study": Step(StudyConfig, study, _check_study),
     "evaluate": Step(evaluation.EvaluateConfig, evaluate, _check_evaluation),
     "evaluate-suite": Step(evaluation.SuiteConfig, evaluate_suite, evaluation.check_suite),
