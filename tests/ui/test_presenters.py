@@ -8,15 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.banks import write_bank
 from workbench.analysis import KINDS
 from workbench.capture import Capture, CaptureConfig, load, run
 from workbench.errors import InputError
-from workbench.models import LoadedModel, ModelFacts
-from workbench.planning import Bank, parse_short
+from workbench.models import LoadedModel
 from workbench.types import SilentReporter
-from workbench.ui.presenters import maps, plans
-from workbench.ui.session import Study, adopt, newest, restore
+from workbench.ui.presenters import maps
 from workbench.workspace import Workspace
 
 
@@ -24,11 +21,6 @@ from workbench.workspace import Workspace
 def capture(micro_model: LoadedModel, workspace: Workspace) -> Capture:
     config = CaptureConfig(prompt="a ball", steps=2)
     return load(run(micro_model, config, workspace, reporter=SilentReporter()))
-
-
-@pytest.fixture
-def bank(workspace: Workspace, micro_facts: ModelFacts) -> Bank:
-    return write_bank(workspace.folder("banks") / "20260101-000000-b-0000", micro_facts, blocks=(0, 1))
 
 
 def test_maps_come_as_one_byte_a_place(capture: Capture) -> None:
@@ -76,40 +68,3 @@ def test_questions_outside_the_capture_are_refused(capture: Capture, question: d
         maps.attention_row(capture, question)
     with pytest.raises(InputError, match="Step"):
         maps.sprite(capture, {"step": 99})
-
-
-def test_only_measured_cells_are_in_the_table(bank: Bank, micro_facts: ModelFacts) -> None:
-    table = plans.cell_table(bank, micro_facts)
-    assert [row[2] is None for row in table["cells"]] == [False, False, True]
-    assert table["cells"][0][2]["error"] == bank.cells[0, "R4"].error
-    assert all(row[3] is None for row in table["cells"]), "R8 was not measured"
-
-
-def test_a_plan_over_unmeasured_cells_has_no_error(bank: Bank, micro_facts: ModelFacts) -> None:
-    measured = plans.plan_error(parse_short("softmax", micro_facts), bank)
-    assert measured == 0
-    assert plans.plan_error(parse_short("3xR4", micro_facts), bank) is None
-    shown = plans.plan_summary(parse_short("3xR4", micro_facts), bank, micro_facts)
-    assert shown["readouts"][2]["value"] == "–"
-
-
-def test_presets_keep_unmeasured_blocks_dense(bank: Bank, micro_facts: ModelFacts) -> None:
-    choice = ["R2", "softmax", "softmax"]
-    assert plans.preset_plan("as painted", choice, bank, micro_facts) == choice
-    assert plans.preset_plan("all measured R4", choice, bank, micro_facts) == ["R4", "R4", "softmax"]
-    with pytest.raises(InputError, match="no measured cell"):
-        plans.preset_plan("all measured R4", choice, None, micro_facts)
-    with pytest.raises(InputError, match="not a preset"):
-        plans.preset_plan("<b>", choice, bank, micro_facts)
-    with pytest.raises(InputError, match="cannot bring attention down"):
-        plans.best_plan(bank, micro_facts, attention_ratio=0.01)
-
-
-def test_a_link_restores_the_study_and_what_is_gone_falls_back_to_the_newest(
-    workspace: Workspace, bank: Bank
-) -> None:
-    assert restore(workspace, {}) == Study(bank=bank.folder.name)
-    assert restore(workspace, {"bank": "../../etc", "capture": "x"}) == Study(bank=bank.folder.name)
-    assert newest(workspace, "bank") == [bank.folder.name]
-    made = adopt(Study(), workspace, [bank.folder, workspace.root / "nothing", bank.folder / "bank.json"])
-    assert made.bank == bank.folder.name

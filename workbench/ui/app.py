@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from workbench.ui.components import SHELL
 from workbench.ui.context import Context, Refresh, answering
 from workbench.ui.guard import MAX_BODY_BYTES, Guard
 from workbench.ui.media import HERE, routes
-from workbench.ui.pages import attention, compare, plan, runs
+from workbench.ui.pages import attention, compare, home, plan, runs, train
 from workbench.ui.presenters import study as studies
-from workbench.ui.readers import read_bank, study_texts
+from workbench.ui.readers import study_parts
 from workbench.ui.session import Study, adopt, restore
 from workbench.ui.theme import theme
 from workbench.workspace import Workspace
@@ -82,19 +83,20 @@ def build_blocks(context: Context) -> gr.Blocks:
 
     with gr.Blocks(title="Workbench", analytics_enabled=False, fill_width=True) as blocks:
         study = gr.State(Study())
-        shell = SHELL.build({}, calls=[pulse, runs.cancel_call(context)])
-        for page in (attention, plan, compare):
+        shell = SHELL.build({}, calls=[pulse, runs.cancel_call(context), home.about_call(context)])
+        for page in (home, attention, plan, train, compare):
             page.build(context, study)
         runs.build(context)
         context.refreshes.append(Refresh(lambda chosen: bar(context, chosen), [shell]))
 
         def load(request: gr.Request) -> list[Any]:
-            chosen = restore(context.workspace, dict(request.query_params))
-            return [chosen, *show(context, chosen)]
+            chosen, refusal = asked_study(context, dict(request.query_params))
+            *shown, shell_value = show(context, chosen)
+            return [chosen, *shown, {**shell_value, "refused": refusal}]
 
         def settle(chosen: Study, value: dict[str, Any]) -> list[Any]:
             if chosen == Study():  # the server was restarted: the page knows what it showed
-                chosen = restore(context.workspace, asked_for(value))
+                chosen, _ = asked_study(context, asked_for(value))
             chosen = follow(context, chosen, value)
             *shown, shell_value = show(context, chosen)
             return [chosen, *shown, {**shell_value, "handled": ended_jobs(value)}]
@@ -111,6 +113,16 @@ def build_blocks(context: Context) -> gr.Blocks:
             trigger_mode="multiple",
         )
     return blocks
+
+
+def asked_study(context: Context, asked: Mapping[str, str]) -> tuple[Study, str]:
+    """Return the study that a link asks for, and why its model is not shown where it is not."""
+    try:
+        here = context.at(Study(model=asked.get("model", "")))
+        refusal = ""
+    except InputError as error:
+        here, refusal = context, str(error)
+    return restore(context.workspace, asked, here.facts, model=here.model), refusal
 
 
 def show(context: Context, chosen: Study) -> list[Any]:
@@ -135,7 +147,7 @@ def follow(context: Context, chosen: Study, value: Any) -> Study:
             for path in (job.result or {}).values()
             if isinstance(path, str) and path
         ]
-    return adopt(chosen, context.workspace, made)
+    return adopt(chosen, context.workspace, made, context.at(chosen).facts)
 
 
 def ended_jobs(value: Any) -> list[str]:
@@ -152,9 +164,7 @@ def asked_for(value: Any) -> dict[str, str]:
 
 def bar(context: Context, chosen: Study) -> dict[str, Any]:
     """Return the study bar's value."""
-    bank = read_bank(context, chosen)
-    texts = study_texts(context, chosen)
-    return studies.study_bar(chosen, context.facts, model=context.facts.name, bank=bank, texts=texts)
+    return studies.study_bar(study_parts(context, chosen))
 
 
 def _dispatch(context: Context) -> None:

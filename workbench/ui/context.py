@@ -10,7 +10,7 @@ import hashlib
 import html
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ import gradio as gr
 from workbench.errors import InputError, WorkbenchError
 from workbench.jobs import Job, Queue
 from workbench.ui.presenters.commands import command_line, expected_seconds, priced, work_units
+from workbench.ui.session import Study, restore
 from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -37,16 +38,31 @@ class Refresh:
 
 @dataclass(frozen=True)
 class Context:
-    """The workspace being served.
+    """The workspace being served, seen from one model.
 
     Attributes:
-        model: registry name or folder that the pages start with.
+        model: registry name or folder; of the context that pages are built with, the one they start with.
     """
 
     workspace: Workspace
     model: str
     queue: Queue
     refreshes: list[Refresh] = field(default_factory=list)
+    _others: dict[str, Context] = field(default_factory=dict, compare=False)
+
+    def at(self, study: Study) -> Context:
+        """Return this context for the model of a study; whatever a handler does with a model goes through it.
+
+        Raises:
+            InputError: the model is not known or is gone.
+        """
+        if study.model in ("", self.model):
+            return self
+        if study.model not in self._others:
+            other = replace(self, model=study.model)
+            other.facts  # noqa: B018  (an unknown model is refused and not kept)
+            self._others[study.model] = other
+        return self._others[study.model]
 
     @cached_property
     def facts(self) -> ModelFacts:
@@ -62,16 +78,20 @@ class Context:
 
         return functools.lru_cache(maxsize=4)(load)
 
-    def price(self, verb: str, kind: str, settings: Mapping[str, Any]) -> str:
-        """Return the word on a button, with what it should take where an earlier job tells."""
+    def estimate(self, kind: str, settings: Mapping[str, Any]) -> float | None:
+        """Return the seconds that a job should take where an earlier one of its kind and model tells."""
         done = [job for job in self.queue.list(states=("done",)) if job.kind == kind and self._is_mine(job)]
         if not done:
-            return verb
+            return None
         last = done[-1]
         sizes = {"num_blocks": self.facts.num_blocks, "default_steps": self.facts.default_steps}
         ratio = work_units(kind, settings, **sizes) / work_units(kind, last.config, **sizes)
         rows, _ = self.queue.metrics(last.id)
-        return priced(verb, expected_seconds(rows, last.seconds, ratio=ratio))
+        return expected_seconds(rows, last.seconds, ratio=ratio)
+
+    def price(self, verb: str, kind: str, settings: Mapping[str, Any]) -> str:
+        """Return the word on a button, with what it should take where an earlier job tells."""
+        return priced(verb, self.estimate(kind, settings))
 
     def _is_mine(self, job: Job) -> bool:
         return job.kind == "compare" or job.config.get("model") == self.model
@@ -90,6 +110,10 @@ class Context:
         ]
         if under_way:
             return under_way[0]
+        if kind != "render":  # a clip that only follows the painter makes room for what was asked for
+            for job in self.queue.list():
+                if job.kind == "render" and not job.ended:
+                    self.queue.cancel(job.id)
         count = sum(job.kind == kind and job.config == config for job in self.queue.list())
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
         job = self.queue.submit(
@@ -129,6 +153,14 @@ def answering(question: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[
             return {"error": str(error)}
 
     return answered
+
+
+def asked_of(context: Context, question: Mapping[str, Any]) -> tuple[Context, Study]:
+    """Return the context and the study that a script asks about, by the ids that the study bar gave it."""
+    ids = question.get("ids")
+    named = {key: one for key, one in ids.items() if isinstance(one, str)} if isinstance(ids, dict) else {}
+    here = context.at(Study(model=named.get("model", "")))
+    return here, restore(context.workspace, named, here.facts, model=here.model)
 
 
 def whole_number(value: object, *, what: str) -> int:

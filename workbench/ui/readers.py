@@ -5,16 +5,17 @@ Knows which reader belongs to which artefact.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.errors import InputError
 from workbench.ui.context import Context
-from workbench.ui.session import Study, newest
+from workbench.ui.presenters.study import StudyParts
+from workbench.ui.session import FOLDERS, Part, Study, maker, newest
 
 if TYPE_CHECKING:
     from workbench.capture import Capture
     from workbench.comparison import Comparison
-    from workbench.planning import Bank, Plan
+    from workbench.planning import Bank, Plan, Timings
     from workbench.surgery import Student
 
 
@@ -26,7 +27,7 @@ def read_bank(context: Context, study: Study) -> Bank | None:
     from workbench.planning import load_bank
 
     try:
-        return load_bank(folder, context.facts)
+        return load_bank(folder, context.at(study).facts)
     except InputError:
         return None
 
@@ -88,30 +89,33 @@ def saved_plans(context: Context) -> list[tuple[str, Plan]]:
     return plans
 
 
-def study_texts(context: Context, study: Study) -> dict[str, str]:
-    """Return what the parts of a study are called in the study bar."""
-    texts = {}
-    if capture := find_capture(context, study):
-        texts["capture"] = capture.manifest.config.prompt
-    if study.student and (student := find_student(context, study.student)):
-        texts["student"] = student.name
-    if comparison := find_comparison(context, study):
-        texts["comparison"] = f"{comparison.plan}, {comparison.settings.prompt}"
-    return texts
+def study_parts(context: Context, study: Study) -> StudyParts:
+    """Return the parts of a study, read; None where there is none."""
+    here = context.at(study)
+    return StudyParts(
+        study=study,
+        facts=here.facts,
+        capture=find_capture(here, study),
+        bank=read_bank(here, study),
+        student=find_student(here, study.student) if study.student else None,
+        comparison=find_comparison(here, study),
+        outdated=frozenset(
+            part for part in FOLDERS if not getattr(study, part) and _of_other_weights(here, part)
+        ),
+    )
 
 
-def read_plan(context: Context, choice: Any) -> Plan:
-    """Return a painted choice as a plan of this model.
+def _of_other_weights(context: Context, part: Part) -> bool:
+    """Return whether there is such an artefact of a model of this name, but of other weights."""
+    kind, document = FOLDERS[part]
+    folder = context.workspace.folder(kind)
+    names = newest(context.workspace, part)
+    return any(maker(folder / name / document).name == context.facts.name for name in names)
 
-    Raises:
-        InputError: not one operator for every block.
-    """
-    from workbench.operators import parse_rate
-    from workbench.planning import make_plan
 
-    facts = context.facts
-    if not isinstance(choice, list) or len(choice) != facts.num_blocks:
-        raise InputError(
-            f"A plan names one operator for each of the {facts.num_blocks} blocks of {facts.name}."
-        )
-    return make_plan({block: parse_rate(word) for block, word in enumerate(choice)}, facts)
+def read_timings(context: Context) -> Timings | None:
+    """Return the milliseconds that were measured for the model on this device, None where none were."""
+    from workbench.evaluation.operator_times import find_times
+
+    found = find_times(context.workspace, context.facts)
+    return None if found is None else found.timings

@@ -12,6 +12,8 @@ from workbench.workflow.flow import (
     generate,
     measure,
     measure_sensitivity,
+    render,
+    time_operators,
 )
 from workbench.workflow.steps import STEPS, Step, check
 from workbench.workflow.study import PRESETS, StudyConfig, study
@@ -33,5 +35,7 @@ __all__ = [
     "generate",
     "measure",
     "measure_sensitivity",
+    "render",
     "study",
+    "time_operators",
 ]

@@ -18,6 +18,8 @@ from typing import Any
 
 from workbench import capture as capturing
 from workbench import comparison, distillation, evaluation, planning, sampling, surgery
+from workbench.comparison import plan_clip
+from workbench.evaluation import operator_times
 from workbench.types import Reporter, SilentReporter
 from workbench.workspace import Workspace
 
@@ -130,6 +132,22 @@ def compare(config: comparison.CompareConfig, workspace: Workspace, reporter: Re
     """Generate the same prompt and seed with teacher and student, and set the clips side by side."""
     folder = comparison.compare(config, workspace, reporter=reporter or SilentReporter())
     return Made("report", folder / "index.html", comparison.load(folder))
+
+
+def render(config: plan_clip.RenderConfig, workspace: Workspace, reporter: Reporter | None = None) -> Made:
+    """Sample the clip of a painted plan beside the teacher's, kept by what made it."""
+    folder = plan_clip.render(config, workspace, reporter=reporter or SilentReporter())
+    return Made("render", folder, {"psnr": plan_clip.read_render(folder).mean_psnr})
+
+
+def time_operators(
+    config: operator_times.TimesConfig, workspace: Workspace, reporter: Reporter | None = None
+) -> Made:
+    """Measure the milliseconds of every operator on this device."""
+    reporter = reporter or SilentReporter()
+    reporter.stage("loading the model", 1)
+    model = surgery.open_model(config.model)
+    return Made("times", operator_times.time_operators(model, config, workspace, reporter=reporter), {})
 
 
 def evaluate(

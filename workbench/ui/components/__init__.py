@@ -63,16 +63,16 @@ OVERLAY = Part("overlay")
 """Where one patch looks, over every frame."""
 HEADS = Part("heads")
 """Numbers of every head, sortable."""
-PAINTER = Part("painter", emits=("paint",))
-"""The plan painter; its value is one operator label per block, `table` holds the measured cells."""
-SUMMARY = Part("summary")
-"""What a plan costs and how far it is off."""
+PLAN = Part("plan")
+"""The whole Plan page: measuring, painter, budget, preview, changes."""
 PLAYER = Part("player")
 """Clips in sync, with their curve."""
 JOBS = Part("jobs")
 """All jobs, and the chosen one in full."""
-LOSSES = Part("losses")
-"""The live loss of the cells being distilled."""
+HOME = Part("home")
+"""The whole Home page: the example study, the model, whether it pays, the machine."""
+TRAIN = Part("train")
+"""The whole Train page: what to train, its price, the live loss, samples over steps."""
 
 
 def title(text: str) -> gr.HTML:

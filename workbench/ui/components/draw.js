@@ -2,6 +2,8 @@
    Plain ES module: no gradio, no network, usable in a notebook or from a file. */
 
 export const OPERATORS = ['softmax', 'R2', 'R4', 'R8', 'R16', 'linear'];
+/** What an operator is called on the page: T3o1 is ReHyAt with chunks of 3 frames. */
+export const operatorName = op => (/^T\d/.test(op) ? 'ReHyAt' : op);
 
 /** Escape text for HTML: everything that a user typed passes through here. */
 export const text = value =>

@@ -1,14 +1,17 @@
 /* The plan painter: one row a block, one column an operator; only measured cells can be painted.
    value: the plan, one operator label a block.
    table: {columns: [label], cells: [[{error, low, high, off, first} | null]], start: plan of a fresh painter}
-   While cells are distilled, their live loss stands in them; the measured error replaces it at the end. */
+   While cells are distilled, their live loss stands in them; the measured error replaces it at the end.
+   Emits paint when the plan changed, wanted when a cell was asked for that is not measured (host.wanted).
+   mount returns {plan, load(plan), show(plan), undo(), redo()}: load is one step of undo, show is none. */
 import { on } from './bus.js';
-import { OPERATORS, empty, fraction, icon, planStrip, swatch, text } from './draw.js';
+import { empty, fraction, icon, operatorName, planStrip, swatch, text } from './draw.js';
 
 /** The short name of a plan, as the command line takes it: 5xR4, 3xR2+2xlinear. */
 export const shortName = plan => {
-  const counts = OPERATORS.filter(op => op !== 'softmax').map(op => [plan.filter(p => p === op).length, op]).filter(([n]) => n);
-  return counts.length ? counts.map(([n, op]) => `${n}x${op}`).join('+') : 'all softmax';
+  const counts = new Map();
+  plan.filter(op => op !== 'softmax').forEach(op => counts.set(op, (counts.get(op) ?? 0) + 1));
+  return counts.size ? [...counts].map(([op, n]) => `${n}x${op}`).join('+') : 'all softmax';
 };
 
 export const mount = (element, host) => {
@@ -29,14 +32,14 @@ export const mount = (element, host) => {
     const cell = cellOf(block, op);
     const loss = live.get(`${block}.${op}`);
     if (!cell && loss != null) return `Block ${block} at ${op} is being distilled\nloss ${fraction(loss)} now; its error is measured at the end`;
-    if (!cell) return `Block ${block} at ${op} is not measured; measure it and it can be painted`;
+    if (!cell) return `Block ${block} at ${op} is not measured${plan[block] === op ? ', though this plan names it' : ''}; measure it and it can be painted`;
     return `Block ${block} at ${op}\nerror ${fraction(cell.error)}` + (cell.low == null ? '' : ` (${fraction(cell.low)} to ${fraction(cell.high)})`) + (cell.off == null ? '' : `\nlinear branch off ${fraction(cell.off)}`) +
       (cell.first == null ? '' : `\nbefore distilling ${fraction(cell.first)}`);
   };
-  const top = () => Math.max(1e-6, ...table().cells.flat().filter(Boolean).flatMap(c => [c.error, c.off ?? 0]));
+  const top = () => Math.max(1e-6, ...table().cells.flat().filter(Boolean).map(c => c.error), ...table().cells.flatMap(row => row.filter((c, i) => c && columns()[i] !== 'linear').map(c => c.off ?? 0)));
   const cellHtml = (block, op, scale) => {
     const cell = op === 'softmax' ? { error: 0 } : cellOf(block, op);
-    const off = cell?.off == null ? '' : `<i class="off" style="--off:${(Math.min(1, cell.off / scale)).toFixed(3)}"></i>`;
+    const off = cell?.off == null || op === 'linear' ? '' : `<i class="off" style="--off:${(Math.min(1, cell.off / scale)).toFixed(3)}"></i>`;
     const loss = live.get(`${block}.${op}`);
     const label = op === 'softmax' ? '0' : cell ? fraction(cell.error) : loss == null ? '–' : fraction(loss);
     return `<td role="gridcell" class="cell${cell ? '' : loss == null ? ' unmeasured' : ' unmeasured distilling'}" data-block="${block}" data-op="${op}" tabindex="-1" ${cell ? '' : 'aria-disabled="true"'}
@@ -50,7 +53,7 @@ export const mount = (element, host) => {
     const scale = top();
     element.innerHTML = `<header class="panel-head"><h2>Painter</h2><span class="hint">drag to paint, Shift for a range, arrows and Enter</span><div class="end legend"><span><i class="error-key"></i>error</span><span><i class="off-key"></i>branch off</span><span><i class="missing-key"></i>not measured</span><span><i class="live-key">.03</i>live loss</span></div></header><div class="panel-body"><div class="painter-bar"><span class="mono plan-name"></span><span class="strip-slot"></span><span class="end"><button type="button" class="button icon-only small" data-verb="undo" aria-label="Undo">${icon('undo')}</button><button type="button" class="button icon-only small" data-verb="redo" aria-label="Redo">${icon('redo')}</button></span></div>
       <table class="painter" role="grid" aria-label="Operator of each block" style="--rows:${plan.length}"><thead><tr><th>block</th>${columns()
-        .map(op => `<th><button type="button" data-column="${op}" aria-label="All measured blocks ${op}">${swatch(op)}${op}</button></th>`).join('')}</tr></thead>
+        .map(op => `<th><button type="button" data-column="${op}" aria-label="All measured blocks ${op}" data-tip="${text(op === operatorName(op) ? `All measured blocks ${op}` : `ReHyAt ${op}: softmax within chunks of frames, linear beyond`)}">${swatch(op)}${operatorName(op)}</button></th>`).join('')}</tr></thead>
       <tbody>${plan.map((_, block) => `<tr><th scope="row">${block}</th>${columns().map(op => cellHtml(block, op, scale)).join('')}</tr>`).join('')}</tbody></table></div>`;
     repaint();
   };
@@ -93,14 +96,17 @@ export const mount = (element, host) => {
     repaint();
     publish();
   };
-  const refused = () => host.say?.('That cell is not measured yet; measure it first, then paint it.');
+  const refused = (block, op) => {
+    host.wanted?.(block, op);
+    host.say?.('That cell is not measured yet; measure it first, then paint it.');
+  };
 
   element.addEventListener('pointerdown', event => {
     const cell = event.target.closest('.cell');
     if (!cell || event.button) return;
     const [block, op] = [+cell.dataset.block, cell.dataset.op];
     if (!free(block, op)) {
-      refused();
+      refused(block, op);
       return;
     }
     event.preventDefault();
@@ -165,7 +171,7 @@ export const mount = (element, host) => {
       event.preventDefault();
       const op = columns()[at[1]];
       if (free(at[0], op)) commit(painted(at[0], at[0], op));
-      else refused();
+      else refused(at[0], op);
     }
   });
   const hover = document.createElement('div');
@@ -202,7 +208,7 @@ export const mount = (element, host) => {
   /* The painted plan stays in the link, so that a reload keeps it. */
   const linked = () => {
     const words = (new URLSearchParams(location.search).get('paint') ?? '').split('.');
-    const fits = words.length === table().start.length && words.every((op, block) => columns().includes(op) && free(block, op));
+    const fits = words.length === table().start.length && words.every(op => columns().includes(op));
     return fits ? words : null;
   };
   on('jobs', answer => {
@@ -220,4 +226,15 @@ export const mount = (element, host) => {
   });
   host.watch(take, ['value', 'table']);
   take();
+  return {
+    plan: () => [...plan],
+    load: next => commit([...next]),
+    show: next => {
+      plan = [...next];
+      repaint();
+    },
+    undo: () => step(undo, redo),
+    redo: () => step(redo, undo),
+    can: () => [undo.length > 0, redo.length > 0],
+  };
 };

@@ -1,9 +1,10 @@
 /* The frame of the app: pages by hash, the study bar, light and dark, tooltips, and the one pulse that watches the jobs.
-   value: {steps: [{name, state, text, page}], next: {sentence, verb, page}, ids: {capture, bank, ...}, device} */
-import { asker, say, tell } from './bus.js';
+   value: {steps: [{name, state, text, page}], next: {sentence, verb, page}, ids: {model, capture, bank, ...}, device, refused} */
+import { asker, on, say, tell } from './bus.js';
 import { duration, icon, isLive, state, text } from './draw.js';
 
-const PAGES = [['attention', 'Attention'], ['plan', 'Plan'], ['compare', 'Compare'], ['runs', 'Runs']];
+const PAGES = [['home', 'Home'], ['attention', 'Attention'], ['plan', 'Plan'], ['train', 'Train'], ['compare', 'Compare'], ['runs', 'Runs']];
+const PARTS = { capture: 'capture', measure: 'bank', surgery: 'plan', finetune: 'tune', compare: 'comparison' }; // which part a kind of job makes
 const MARK = '<svg width="18" height="14" viewBox="0 0 18 14" aria-hidden="true"><rect width="17" height="4" rx="1" fill="var(--op-softmax)"/><rect y="5" width="13" height="4" rx="1" fill="var(--op-r4)"/><rect y="10" width="8" height="4" rx="1" fill="var(--op-linear)"/></svg>';
 const PULSE = 1000;
 const ANSWER = 5000; // an event can get lost behind one still under way: it is sent again
@@ -11,9 +12,9 @@ const ANSWER = 5000; // an event can get lost behind one still under way: it is 
 export const mount = (element, host) => {
   const ask = asker(host.call);
   const root = document.documentElement;
-  element.innerHTML = `<header class="top-bar"><a class="wordmark" href="#attention">${MARK}Workbench</a>
+  element.innerHTML = `<header class="top-bar"><a class="wordmark" href="#home">${MARK}Workbench</a>
       <nav class="page-links" aria-label="Pages">${PAGES.map(([id, name]) => `<a href="#${id}" data-page="${id}">${name}</a>`).join('')}</nav>
-      <div class="end"><span class="muted device optional"></span><button type="button" class="button quiet icon-only theme-button" aria-label="Light or dark">${icon('theme')}</button></div></header>
+      <div class="end"><a class="model-link" href="#home" data-tip="Choose another model on Home"></a><span class="muted device optional"></span><button type="button" class="button quiet icon-only theme-button" aria-label="Light or dark">${icon('theme')}</button></div></header>
     <nav class="study-bar" aria-label="Study"><ol class="study-steps"></ol><div class="study-next"></div></nav>
     <p class="server-lost" role="alert" hidden></p><section class="job-bar" aria-label="Running job" hidden><div class="progress" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100"><i></i></div>
       <div class="job-line"><span class="line-of job-state"></span><span class="job-words clipped"></span><span class="muted job-left"></span><a class="button quiet small" href="#runs">Open in Runs</a><button type="button" class="button small quiet danger" data-verb="cancel">Cancel</button></div></section><div class="toasts" aria-live="polite"></div><div class="tip" role="tooltip" hidden></div>`;
@@ -21,7 +22,7 @@ export const mount = (element, host) => {
 
   const route = () => {
     const wanted = location.hash.slice(1);
-    const page = PAGES.some(([id]) => id === wanted) ? wanted : 'attention';
+    const page = PAGES.some(([id]) => id === wanted) ? wanted : 'home';
     if (root.dataset.page !== page) scrollTo(0, 0);
     root.dataset.page = page;
     document.title = `${PAGES.find(([id]) => id === page)[1]} · Workbench`;
@@ -45,14 +46,52 @@ export const mount = (element, host) => {
     dark(on);
   });
 
+  /* What the server knows of the study, and over it what this page knows: the painted plan, the running job. */
+  let refused = '';
+  let painted = null;
+  let wanted = null;
+  let making = {};
+  let drawn = '';
+  const drawSteps = () => {
+    const value = host.get();
+    if (!value?.steps) return;
+    const steps = value.steps.map(step => {
+      if (making[step.name]) return { ...step, state: 'running', text: making[step.name] };
+      if (step.name === 'plan' && painted && step.state === 'done' && painted.plan.some(op => op !== 'softmax') && painted.short !== value.plan) return { ...step, state: 'stale', text: `painted: ${painted.short}` };
+      return step;
+    });
+    const next = wanted ?? value.next;
+    const html = steps.map(step =>
+      `<li><a class="study-step" href="#${text(step.page)}" data-state="${text(step.state)}" data-part="${text(step.name)}">${state(step.state)}<b>${text(step.name)}${step.state === 'done' ? '' : ` · ${text(step.state)}`}</b><span>${text(step.text)}</span></a></li>`).join('');
+    const told = next ? `<p>${text(next.sentence)}</p><a class="button" href="#${text(next.page)}">${text(next.verb)}</a>` : '';
+    if (html + told === drawn) return;
+    drawn = html + told;
+    find('.study-steps').innerHTML = html;
+    find('.study-next').innerHTML = told;
+  };
+  on('painted', plan => {
+    painted = plan;
+    drawSteps();
+  });
+  on('next', next => {
+    wanted = next;
+    drawSteps();
+  });
+  on('jobs', answer => {
+    making = {};
+    for (const job of answer.jobs) if (isLive(job.state) && PARTS[job.kind]) making[PARTS[job.kind]] = job.state === 'queued' ? 'waits for its turn' : job.steps > 1 ? `${job.stage}, ${job.step.toLocaleString('en')} of ${job.steps.toLocaleString('en')}` : job.stage || 'starting';
+    drawSteps();
+  });
+  const about = (tries = 5) => ask('about', {}, { quiet: true }).then(answer => (find('.device').textContent = answer.device), () => tries && setTimeout(about, 3000, tries - 1));
+  about();
+
   const unanswered = new Set(); // ended jobs whose results the server has not shown yet
   const show = () => {
     const value = host.get();
     if (!value?.steps) return;
-    find('.device').textContent = value.device ?? '';
-    find('.study-steps').innerHTML = value.steps.map(step =>
-      `<li><a class="study-step" href="#${text(step.page)}" data-state="${text(step.state)}">${state(step.state)}<b>${text(step.name)}${step.state === 'done' ? '' : ` · ${text(step.state)}`}</b><span>${text(step.text)}</span></a></li>`).join('');
-    find('.study-next').innerHTML = value.next ? `<p>${text(value.next.sentence)}</p><a class="button" href="#${text(value.next.page)}">${text(value.next.verb)}</a>` : '';
+    find('.model-link').textContent = value.device ?? '';
+    if (value.refused && value.refused !== refused) say((refused = value.refused), 'error');
+    drawSteps();
     const query = new URLSearchParams(location.search);
     for (const [name, id] of Object.entries(value.ids ?? {})) id ? query.set(name, id) : query.delete(name);
     const next = `${location.pathname}${[...query].length ? `?${query}` : ''}${location.hash}`;
@@ -114,12 +153,12 @@ export const mount = (element, host) => {
         watched = wanted;
         after = 0;
       }
-      settled.forEach(job => unanswered.add(job.id));
-      if (back || settled.length || (unanswered.size && Date.now() - told > ANSWER)) {
+      settled.filter(job => job.kind !== 'render').forEach(job => unanswered.add(job.id));
+      if (back || settled.some(job => unanswered.has(job.id)) || (unanswered.size && Date.now() - told > ANSWER)) {
         told = Date.now();
         host.set({ ...host.get(), settled: [...unanswered] });
         host.emit('settled');
-        settled.forEach(job => say(job.state === 'done' ? `Done: ${job.kind}, ${job.title}.` : `${job.kind}, ${job.title}: ${job.message || job.state}`, job.state === 'done' || job.state === 'cancelled' ? 'info' : 'error'));
+        settled.filter(job => job.kind !== 'render').forEach(job => say(job.state === 'done' ? `Done: ${job.kind}, ${job.title}.` : `${job.kind}, ${job.title}: ${job.message || job.state}`, job.state === 'done' || job.state === 'cancelled' ? 'info' : 'error'));
       }
     } catch (error) {
       lost = true;

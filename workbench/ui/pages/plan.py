@@ -1,121 +1,213 @@
-"""Plan: measure cells, paint an operator for each block, see what it costs, make the student."""
+"""Plan: measure cells, paint an operator for each block, see what it costs and does, make the student."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from workbench.errors import InputError
-from workbench.ui.components import LOSSES, PAINTER, SUMMARY, title
-from workbench.ui.context import Context, Refresh, answering, refusing, whole_number
-from workbench.ui.presenters import OPERATORS, plans
-from workbench.ui.readers import read_bank, read_plan
+from workbench.ui.components import PLAN
+from workbench.ui.context import Context, Refresh, answering, asked_of, refusing, whole_number
+from workbench.ui.presenters import operators, plans, previews
+from workbench.ui.readers import find_comparison, find_student, read_bank, read_timings, saved_plans
 from workbench.ui.session import Study
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+Question = dict[str, Any]
+Answer = dict[str, Any]
 
 
 def build(context: Context, study: gr.State) -> None:
     """Build the page."""
+    calls = [*measure_calls(context), *plan_calls(context), *preview_calls(context)]
     with gr.Column(elem_id="page-plan", elem_classes="page-column"):
-        measure_form(context, study)
-        paint_form(context, study)
+        part = PLAN.build({}, calls=calls)
+    context.refreshes.append(Refresh(lambda chosen: page_value(context, chosen), [part]))
+    _add_api(context)
 
 
-def measure_form(context: Context, study: gr.State) -> None:
-    """Build the form that measures cells."""
-
-    @refusing
-    def measure(blocks: str, rates: list[str], updates: float, chosen: Study) -> None:
-        """Queue the measuring of cells: every chosen block at every chosen rate."""
-        count = whole_number(updates, what="Updates")
-        bank = read_bank(context, chosen)
-        settings = plans.measure_settings(context, blocks, rates, count, bank=bank)
-        context.submit("measure", settings, title=f"blocks {blocks.strip()} at {', '.join(rates)}")
-
-    @refusing
-    def price(blocks: str, rates: list[str], updates: float) -> Any:
-        """Answer the button with what it will cost, once an earlier measurement tells the pace."""
-        return gr.update(value=plans.measure_verb(context, blocks, rates, updates))
-
-    with gr.Row(elem_classes="page-head"):
-        title("Plan")
-        blocks = gr.Textbox(
-            "all", label="blocks to measure", max_lines=1, elem_classes="short", interactive=True
-        )
-        rates = gr.CheckboxGroup(
-            list(OPERATORS[1:]), value=["R4", "linear"], label="rates", elem_classes="chips"
-        )
-        updates = gr.Number(plans.UPDATES, label="updates", elem_classes="narrow", interactive=True)
-        start = gr.Button("Measure", variant="primary", elem_id="measure-button")
-    asked = [blocks, rates, updates]
-    start.click(measure, [*asked, study], None, api_name="measure", **QUIET)
-    for field in asked:
-        field.change(price, asked, start, api_visibility="private", trigger_mode="always_last", **QUIET)
-    context.refreshes.append(Refresh(lambda _: price("all", ["R4", "linear"], plans.UPDATES), [start]))
+def page_value(context: Context, chosen: Study) -> Answer:
+    """Return all that the page shows of a study."""
+    here = context.at(chosen)
+    bank, timings = read_bank(here, chosen), read_timings(here)
+    facts = here.facts
+    student = find_student(here, chosen.student) if chosen.student else None
+    return {
+        "model": facts.name,
+        "ids": chosen.model_dump(),
+        "table": plans.cell_table(bank, facts),
+        "costs": plans.costs(facts),
+        "timings": plans.timing_data(timings),
+        "clip": plans.clip_seconds(find_comparison(here, chosen), facts),
+        "front": plans.front_points(bank),
+        "saved": plans.saved_data(saved_plans(here), facts),
+        "student": plans.plan_data(student.plan) if student else None,
+        "measure": {
+            "updates": plans.UPDATES,
+            "rates": list(operators(facts)[1:]),
+            "missing": len(plans.missing_cells(bank, facts)),
+        },
+        "preview": previews.first(facts),
+    }
 
 
-def paint_form(context: Context, study: gr.State) -> None:
-    """Build the painter, what the plan costs, and what can be made of it."""
-    facts = context.facts
-
-    @refusing
-    def cost(choice: list[str], chosen: Study) -> dict[str, Any]:
-        """Answer what a plan costs and how far its measured cells are off."""
-        return plans.plan_summary(read_plan(context, choice), read_bank(context, chosen), facts)
-
-    @refusing
-    def save_plan(choice: list[str], called: str) -> None:
-        """Save the painted plan as a file of the workspace."""
-        path = plans.save_plan(context.workspace, read_plan(context, choice), called)
-        gr.Info(f"Saved as {path.name}.")
-
-    @refusing
-    def make_student(choice: list[str], called: str, chosen: Study) -> None:
-        """Queue the surgery that joins the painted plan with its measured cells."""
-        painted = read_plan(context, choice)
-        bank = read_bank(context, chosen)
-        if bank is None:
-            raise InputError("There is no bank of this model yet; measure cells first.")
-        bank.check_complete(painted)
-        path = plans.save_plan(context.workspace, painted, called)
-        name = called.strip() or painted.short_name
-        context.submit("surgery", {"plan": str(path), "bank": str(bank.folder), "name": name}, title=name)
-
-    @refusing
-    def apply(preset: str, choice: list[str], chosen: Study) -> list[str]:
-        """Paint a preset over the measured cells."""
-        return plans.preset_plan(preset, choice, read_bank(context, chosen), facts)
+def measure_calls(context: Context) -> list[Callable[..., Answer]]:
+    """Return what measures cells, and what tells the price of it."""
 
     @answering
-    def table(_: dict[str, Any]) -> dict[str, Any]:
-        """Answer the cells of the newest bank."""
-        return plans.cell_table(None, facts)
+    def measure(question: Question) -> Answer:
+        """Queue the measuring of cells: every chosen block at every chosen rate."""
+        here, chosen = asked_of(context, question)
+        return {"job": queue_measuring(here, chosen, question).id}
 
-    with gr.Row(elem_classes="rack plan-rack"):
-        with gr.Column(elem_classes="panel-column"):
-            painter = PAINTER.build([], table={}, calls=[table])
-        with gr.Column(elem_classes="stack"):
-            summary = SUMMARY.build({})
-            with gr.Column(elem_classes="panel-form"):
-                preset = gr.Dropdown(
-                    list(plans.PRESETS), value=plans.PRESETS[0], label="preset", interactive=True
-                )
-                name = gr.Textbox(label="name", max_lines=1, placeholder="its short name", interactive=True)
-                with gr.Row(elem_classes="verbs-row"):
-                    save = gr.Button("Save plan", elem_id="save-plan")
-                    make = gr.Button("Make student", elem_id="make-student")
-            LOSSES.build({}, elem_classes="fill")
+    @answering
+    def measure_price(question: Question) -> Answer:
+        """Answer how many cells that would be, and how long it should take."""
+        here, chosen = asked_of(context, question)
+        settings = _measure_settings(here, chosen, question)
+        blocks = here.facts.num_blocks if settings["blocks"] is None else len(settings["blocks"])
+        seconds = here.estimate("measure", settings)
+        return {"cells": blocks * len(settings["rates"]), "seconds": seconds}
 
-    painter.paint(cost, [painter, study], summary, api_name="cost", trigger_mode="always_last", **QUIET)
-    save.click(save_plan, [painter, name], None, api_name="save_plan", **QUIET)
-    make.click(make_student, [painter, name, study], None, api_name="make_student", **QUIET)
-    preset.input(apply, [preset, painter, study], painter, api_visibility="private", **QUIET).then(
-        cost, [painter, study], summary, api_visibility="private", **QUIET
+    @answering
+    def time_operators(question: Question) -> Answer:
+        """Queue the timing of every operator on this device."""
+        here, _ = asked_of(context, question)
+        settings = {"model": here.model, "rates": list(operators(here.facts)[1:])}
+        return {"job": here.submit("times", settings, title=f"operators of {here.facts.name}").id}
+
+    return [measure, measure_price, time_operators]
+
+
+def queue_measuring(here: Context, chosen: Study, question: Question) -> Any:
+    """Queue a measurement."""
+    settings = _measure_settings(here, chosen, question)
+    blocks = str(question.get("blocks", "all")).strip() or "all"
+    return here.submit("measure", settings, title=f"blocks {blocks} at {', '.join(settings['rates'])}")
+
+
+def _measure_settings(here: Context, chosen: Study, question: Question) -> dict[str, Any]:
+    count = whole_number(question.get("updates", plans.UPDATES), what="Updates")
+    return plans.measure_settings(
+        here,
+        question.get("blocks", "all"),
+        question.get("rates", []),
+        count,
+        bank=read_bank(here, chosen),
     )
-    context.refreshes.append(
-        Refresh(
-            lambda chosen: gr.update(table=plans.cell_table(read_bank(context, chosen), facts)), [painter]
-        )
-    )
+
+
+def plan_calls(context: Context) -> list[Callable[..., Answer]]:
+    """Return what reads, chooses and keeps plans."""
+
+    @answering
+    def optimum(question: Question) -> Answer:
+        """Answer the plan of lowest error within a budget of all attentions, exactly."""
+        here, chosen = asked_of(context, question)
+        budget = question.get("budget")
+        if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 <= budget < 1e18:
+            raise InputError("The budget must be a number from 0.")
+        timings = read_timings(here) if question.get("unit") == "ms" else None
+        scaled = float(budget) * (1.0 if timings else plans.TERA)
+        found = plans.best_within(read_bank(here, chosen), scaled, timings)
+        return {"plan": list(found.labels)}
+
+    @answering
+    def read(question: Question) -> Answer:
+        """Answer a plan that was typed or dropped on the page."""
+        here, _ = asked_of(context, question)
+        return plans.plan_data(plans.read_text(question.get("text"), here))
+
+    @answering
+    def export(question: Question) -> Answer:
+        """Answer the painted plan as the JSON that every other part of the workbench reads."""
+        from workbench.planning import to_json
+
+        here, _ = asked_of(context, question)
+        plan = plans.make_painted(here, question)
+        shown = _name(question) or plan.short_name
+        return {"file": f"{plan.short_name}.json", "json": {**to_json(plan), "name": shown[:200]}}
+
+    @answering
+    def save_plan(question: Question) -> Answer:
+        """Save the painted plan as a file of the workspace."""
+        here, _ = asked_of(context, question)
+        plan = plans.make_painted(here, question)
+        path = plans.save_plan(here.workspace, plan, _name(question))
+        return {"file": path.name, "saved": plans.saved_data(saved_plans(here), here.facts)}
+
+    @answering
+    def make_student(question: Question) -> Answer:
+        """Queue the surgery that joins the painted plan with its measured cells."""
+        here, chosen = asked_of(context, question)
+        return {"job": queue_surgery(here, chosen, question).id}
+
+    return [optimum, read, export, save_plan, make_student]
+
+
+def queue_surgery(here: Context, chosen: Study, question: Question) -> Any:
+    """Save the painted plan and queue its surgery.
+
+    Raises:
+        InputError: nothing is converted, or cells are not measured.
+    """
+    painted = plans.make_painted(here, question)
+    bank = read_bank(here, chosen)
+    if bank is None:
+        raise InputError("There is no bank of this model yet; measure cells first.")
+    if not painted.converted:
+        raise InputError("This plan keeps softmax in every block; paint at least one block first.")
+    bank.check_complete(painted)
+    name = _name(question) or painted.short_name
+    path = plans.save_plan(here.workspace, painted, name)
+    return here.submit("surgery", {"plan": str(path), "bank": str(bank.folder), "name": name}, title=name)
+
+
+def preview_calls(context: Context) -> list[Callable[..., Answer]]:
+    """Return what renders the painted plan again."""
+
+    @answering
+    def preview(question: Question) -> Answer:
+        """Answer the clip of the painted plan, or the job that makes it; `start` queues one."""
+        here, chosen = asked_of(context, question)
+        return previews.answer(here, question, bank=read_bank(here, chosen))
+
+    return [preview]
+
+
+def _name(question: Question) -> str:
+    name = question.get("name", "")
+    return name.strip() if isinstance(name, str) else ""
+
+
+def _add_api(context: Context) -> None:
+    """Offer the real verbs of the page to programs, under the rules of the form, for the newest study."""
+
+    def newest() -> tuple[Context, Study]:
+        return asked_of(context, {})
+
+    @refusing
+    def measure(blocks: str, rates: list[str], updates: float) -> str:
+        """Queue the measuring of cells and return the job's id."""
+        here, chosen = newest()
+        question = {"blocks": blocks, "rates": rates, "updates": updates}
+        return str(queue_measuring(here, chosen, question).id)
+
+    @refusing
+    def cost(plan: list[str], dense: float = 0) -> dict[str, Any]:
+        """Return what a plan costs; `plan` names one operator a block."""
+        from workbench.planning import cost as count
+
+        here, _ = newest()
+        painted = plans.make_painted(here, {"plan": plan, "dense": dense})
+        return count(painted, here.facts, here.facts.default_size).model_dump(mode="json")
+
+    @refusing
+    def make_student(plan: list[str], name: str = "", dense: float = 0) -> str:
+        """Queue the surgery of a plan over the newest bank and return the job's id."""
+        here, chosen = newest()
+        return str(queue_surgery(here, chosen, {"plan": plan, "name": name, "dense": dense}).id)
+
+    for function in (measure, cost, make_student):
+        gr.api(function, api_name=function.__name__, concurrency_limit=None)

@@ -1,42 +1,38 @@
-"""Banks and plans as plain data: the table of cells, what a plan costs, presets."""
+"""Banks and plans as plain data: the table of cells, what operators cost, the exact optimum, saved plans."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import functools
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InputError
-from workbench.ui.context import Context
-from workbench.ui.presenters import OPERATORS
+from workbench.ui.context import Context, whole_number
+from workbench.ui.presenters import operators
 from workbench.workspace import Workspace, new_id
 
 if TYPE_CHECKING:
+    from workbench.comparison import Comparison
     from workbench.models import ModelFacts
-    from workbench.planning.bank import Bank
-    from workbench.planning.plan import Plan
+    from workbench.planning import Allocation, Bank, Plan, Timings
 
 UPDATES = 200
 """Updates a cell in the form: enough for a first plan, seconds a cell on a CPU core."""
-PRESETS = (
-    "as painted",
-    "all softmax",
-    "lowest error at 80 % of attention",
-    "lowest error at 60 % of attention",
-    "lowest error at 40 % of attention",
-    "all measured R4",
-    "all measured linear",
-)
-BUDGET = re.compile(r"lowest error at (\d+) % of attention")
+SHOWN_POINTS = 120
+"""Points of the Pareto front that a page draws; the exact optimum is looked up among all of them."""
+MAX_SAVED = 30
+TERA = 1e12
 
 
 def cell_table(bank: Bank | None, facts: ModelFacts) -> dict[str, Any]:
     """Return the painter's table: the errors of every block and operator, None where unmeasured."""
+    columns = operators(facts)
     cells: list[list[dict[str, Any] | None]] = []
     for block in range(facts.num_blocks):
         row: list[dict[str, Any] | None] = [None]
-        for label in OPERATORS[1:]:
+        for label in columns[1:]:
             cell = bank.cells.get((block, label)) if bank else None
             row.append(
                 None
@@ -50,108 +46,165 @@ def cell_table(bank: Bank | None, facts: ModelFacts) -> dict[str, Any]:
                 }
             )
         cells.append(row)
-    return {"columns": list(OPERATORS), "cells": cells, "start": start_plan(bank, facts)}
+    return {"columns": list(columns), "cells": cells, "start": ["softmax"] * facts.num_blocks}
 
 
-def start_plan(bank: Bank | None, facts: ModelFacts) -> list[str]:
-    """Return the plan of a fresh painter: softmax everywhere, so that nothing is chosen for the user."""
-    return ["softmax"] * facts.num_blocks
-
-
-def preset_plan(preset: str, choice: Sequence[str], bank: Bank | None, facts: ModelFacts) -> list[str]:
-    """Return the plan of a preset; blocks whose cell is not measured keep softmax.
-
-    Raises:
-        InputError: not a preset, or nothing is measured yet.
-    """
-    if preset == PRESETS[0]:
-        return list(choice)
-    if preset == PRESETS[1]:
-        return ["softmax"] * facts.num_blocks
-    if bank is None or not bank.cells:
-        raise InputError("There is no measured cell yet; measure cells first, then choose a preset.")
-    budget = BUDGET.fullmatch(preset)
-    if budget:
-        return best_plan(bank, facts, attention_ratio=int(budget[1]) / 100)
-    if preset in PRESETS:
-        label = preset.rpartition(" ")[2]
-        return [label if (block, label) in bank.cells else "softmax" for block in range(facts.num_blocks)]
-    raise InputError(f"{preset[:80]!r} is not a preset; known: {', '.join(PRESETS)}.")
-
-
-def best_plan(bank: Bank, facts: ModelFacts, *, attention_ratio: float) -> list[str]:
-    """Return the plan of lowest summed error whose attention costs at most this share of softmax; exact.
-
-    Raises:
-        InputError: the measured cells cannot come that low.
-    """
-    from workbench import planning
-    from workbench.operators import label
+def costs(facts: ModelFacts) -> dict[str, Any]:
+    """Return the operations of one block: attention by operator, dense core, and all the rest, in TFLOP."""
+    from workbench.operators import parse_rate
+    from workbench.planning import block_flops
+    from workbench.planning.cost import attention_flops
 
     size = facts.default_size
-    dense = planning.block_flops(facts, facts.token_grid(size)).core * facts.num_blocks
-    offered = planning.choices(bank, facts, size)
-    found = planning.allocate(offered, budget=attention_ratio * dense, method="optimal")
-    if found is None:
-        raise InputError(
-            f"The measured cells cannot bring attention down to {attention_ratio:.0%}; "
-            "measure more blocks or cheaper rates, or allow more."
-        )
-    return [label(spec) for spec in planning.as_plan(found, bank, facts, size).operators]
-
-
-def plan_error(plan: Plan, bank: Bank | None) -> float | None:
-    """Return the mean measured error over all blocks, softmax 0; None over unmeasured cells."""
-    if not plan.converted:
-        return 0.0
-    if bank is None or bank.missing(plan):
-        return None
-    errors = [bank.cell(block, spec).error for block, spec in plan.converted.items()]
-    return sum(errors) / len(plan.blocks)
-
-
-def plan_summary(plan: Plan, bank: Bank | None, facts: ModelFacts) -> dict[str, Any]:
-    """Return the readouts of a plan: FLOPs as counted, error as measured."""
-    from workbench.planning import cost
-
-    costs = cost(plan, facts, facts.default_size)
-    error = plan_error(plan, bank)
-    size = facts.default_size
-    readouts = [
-        {
-            "label": "attention",
-            "value": f"{100 * costs.attention_ratio:.0f}",
-            "unit": "%",
-            "note": "of softmax FLOPs",
-        },
-        {
-            "label": "transformer",
-            "value": f"{100 * costs.dit_ratio:.0f}",
-            "unit": "%",
-            "note": "of all its FLOPs",
-        },
-        {
-            "label": "measured error",
-            "value": "–" if error is None else fraction(error),
-            "note": "mean of all blocks" if error is not None else "unmeasured cells",
-        },
-        {
-            "label": "converted",
-            "value": str(len(plan.converted)),
-            "unit": f"of {facts.num_blocks}",
-            "note": "blocks",
-        },
-    ]
+    grid = facts.token_grid(size)
+    dense = block_flops(facts, grid)
     return {
-        "readouts": readouts,
-        "hint": f"{size.frames} × {size.height} × {size.width}, {costs.tokens:,} tokens",
-        "notes": list(costs.notes),
+        "attention": {
+            label: attention_flops(parse_rate(label), facts, grid) / TERA for label in operators(facts)
+        },
+        "core": dense.core / TERA,
+        "rest": dense.rest / TERA,
+        "steps": facts.default_steps,
+        "tokens": grid.num_tokens,
+        "size": list(size),
     }
 
 
-def fraction(value: float, digits: int = 3) -> str:
-    """Return an error or a probability without its leading zero."""
-    return "0" if value == 0 else f"{value:.{digits}f}".replace("0.", ".", 1)
+def clip_seconds(comparison: Comparison | None, facts: ModelFacts) -> dict[str, Any] | None:
+    """Return how long the teacher's clip took where a comparison measured it at the default size."""
+    if comparison is None or tuple(comparison.size) != tuple(facts.default_size):
+        return None
+    teacher, student = comparison.clips[:2]
+    if teacher.seconds is None or teacher.decode_seconds is None:
+        return None
+    return {
+        "seconds": teacher.seconds,
+        "decode": teacher.decode_seconds,
+        "device": comparison.made.get("device", ""),
+        "plan": list(student.plan),
+        "student": student.seconds,
+    }
+
+
+def timing_data(timings: Timings | None) -> dict[str, Any] | None:
+    """Return measured milliseconds as plain data."""
+    if timings is None:
+        return None
+    return {
+        "attention": dict(timings.attention),
+        "rest": timings.rest,
+        "device": timings.device,
+        "estimate": timings.is_estimate,
+    }
+
+
+def front_of(bank: Bank, timings: Timings | None) -> tuple[Allocation, ...]:
+    """Return the Pareto front of all plans over measured cells, at the model's default size, cached."""
+    document = bank.folder / "bank.json"
+    frozen = None if timings is None else tuple(sorted(timings.attention.items()))
+    rest = 0.0 if timings is None else timings.rest
+    return _front(bank.folder, document.stat().st_mtime_ns, frozen, rest)
+
+
+@functools.lru_cache(maxsize=8)
+def _front(
+    folder: Path, _: int, attention: tuple[tuple[str, float], ...] | None, rest: float
+) -> tuple[Allocation, ...]:
+    from workbench.planning import Timings, front, load_bank
+
+    bank = load_bank(folder)
+    timings = None if attention is None else Timings(attention=dict(attention), rest=rest, device="")
+    return front(bank, bank.facts, bank.facts.default_size, timings=timings)
+
+
+def front_points(bank: Bank | None, timings: Timings | None = None) -> list[dict[str, Any]]:
+    """Return some points of the front, ends included, for a chart."""
+    if bank is None or not bank.cells:
+        return []
+    points = front_of(bank, timings)
+    step = max(1, -(-len(points) // SHOWN_POINTS))
+    kept = [*points[::step][:-1], points[-1]] if len(points) > 1 else list(points)
+    return [{"plan": list(point.labels), "error": point.error} for point in kept]
+
+
+def best_within(bank: Bank | None, budget: float, timings: Timings | None = None) -> Allocation:
+    """Return the plan of lowest summed error whose attention costs at most `budget`; exact.
+
+    Args:
+        bank: the measured cells.
+        budget: of all attentions of one pass: operations, or milliseconds with `timings`.
+
+    Raises:
+        InputError: nothing is measured, or no plan comes that low.
+    """
+    if bank is None or not bank.cells:
+        raise InputError("No cell is measured yet; measure cells first, then choose a budget.")
+    points = front_of(bank, timings)
+    place = bisect_right(points, budget * (1 + 1e-9), key=lambda point: point.cost)
+    if place == 0:
+        raise InputError(
+            "The measured cells cannot come that low; measure more blocks or cheaper operators, "
+            "or allow more."
+        )
+    return points[place - 1]
+
+
+def make_painted(context: Context, question: Mapping[str, Any]) -> Plan:
+    """Return a painted choice as a plan: `plan` one operator a block, `dense` first steps kept softmax.
+
+    Raises:
+        InputError: not one operator for every block, or no such number of steps.
+    """
+    from workbench.operators import Schedule, parse_rate
+    from workbench.planning import make_plan
+
+    facts, choice = context.facts, question.get("plan")
+    if not isinstance(choice, list) or len(choice) != facts.num_blocks:
+        raise InputError(
+            f"A plan names one operator for each of the {facts.num_blocks} blocks of {facts.name}."
+        )
+    dense = whole_number(question.get("dense", 0), what="Dense first steps")
+    if not 0 <= dense <= 1000:
+        raise InputError(f"Dense first steps must be between 0 and 1000, got {dense}.")
+    chosen = {block: parse_rate(word) for block, word in enumerate(choice)}
+    return make_plan(chosen, facts, schedule=Schedule(dense_first=dense))
+
+
+def plan_data(plan: Plan, *, file: str = "") -> dict[str, Any]:
+    """Return a plan as the page paints it."""
+    from workbench.operators import label
+
+    return {
+        "file": file,
+        "name": plan.name or plan.short_name,
+        "short": plan.short_name,
+        "plan": [label(spec) for spec in plan.operators],
+        "dense": plan.schedule.dense_first,
+    }
+
+
+def saved_data(plans: Sequence[tuple[str, Plan]], facts: ModelFacts) -> list[dict[str, Any]]:
+    """Return the newest saved plans that the painter has columns for."""
+    known = set(operators(facts))
+    data = [plan_data(plan, file=file) for file, plan in plans[:MAX_SAVED]]
+    return [one for one in data if set(one["plan"]) <= known]
+
+
+def read_text(text: Any, context: Context) -> Plan:
+    """Read a plan that a user typed or dropped: JSON, a short name, or an assignment.
+
+    Raises:
+        InputError: none of these, or not for this model.
+    """
+    from workbench.planning import from_text, is_short, parse_assign, parse_short
+
+    if not isinstance(text, str) or not text.strip():
+        raise InputError("The plan is empty; write a short name such as 5xR4, or 0-3:softmax,4-:R4.")
+    if text.lstrip().startswith("{"):
+        return from_text(text, context.facts, what="The imported plan")
+    if "+" in text:
+        raise InputError("A mixed short name does not say which blocks; write 0-3:softmax,4-:R4 instead.")
+    return parse_short(text, context.facts) if is_short(text) else parse_assign(text, context.facts)
 
 
 def save_plan(workspace: Workspace, plan: Plan, name: str) -> Path:
@@ -168,8 +221,19 @@ def save_plan(workspace: Workspace, plan: Plan, name: str) -> Path:
     return path
 
 
+def missing_cells(bank: Bank | None, facts: ModelFacts) -> list[tuple[int, str]]:
+    """Return every cell of the painter that is not measured."""
+    measured = bank.cells if bank else {}
+    return [
+        (block, label)
+        for label in operators(facts)[1:]
+        for block in range(facts.num_blocks)
+        if (block, label) not in measured
+    ]
+
+
 def measure_settings(
-    context: Context, blocks: str, rates: Sequence[str], updates: int, *, bank: Bank | None
+    context: Context, blocks: object, rates: object, updates: int, *, bank: Bank | None
 ) -> dict[str, Any]:
     """Return the settings of a measurement from the words of the form.
 
@@ -190,19 +254,3 @@ def measure_settings(
         "updates": updates,
         "extend": str(bank.folder) if bank is not None else None,
     }
-
-
-def measure_verb(context: Context, blocks: str, rates: Sequence[str], updates: float) -> str:
-    """Return the word on the button: how many cells, and what they should take."""
-    from workbench.planning import parse_blocks
-
-    everything = blocks.strip().lower() in ("", "all")
-    try:
-        chosen = (
-            list(range(context.facts.num_blocks)) if everything else list(parse_blocks(blocks, context.facts))
-        )
-    except InputError:
-        return "Measure"
-    count = len(chosen) * len(rates)
-    settings = {"blocks": chosen, "rates": rates, "updates": updates}
-    return context.price(f"Measure {count} cell{'' if count == 1 else 's'}", "measure", settings)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.jobs import Job, Queue
-from workbench.ui.presenters import OPERATORS
-from workbench.ui.session import Study
+from workbench.ui.presenters import fraction, operators
+from workbench.ui.session import Part, Study
 
 if TYPE_CHECKING:
+    from workbench.capture import Capture
+    from workbench.comparison import Comparison
     from workbench.models import ModelFacts
     from workbench.planning.bank import Bank
+    from workbench.surgery import Student
 
 MAX_JOBS = 200
 """Ended jobs beyond these newest stay in the table and are not shown."""
@@ -90,40 +94,82 @@ def digest(views: list[dict[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(views, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def study_bar(
-    study: Study, facts: ModelFacts, *, model: str, bank: Bank | None, texts: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the study bar: each part done or missing, and the one next action.
+@dataclass(frozen=True)
+class StudyParts:
+    """A study with its artefacts read, None where there is none.
 
-    Args:
-        texts: what the parts of the study are called, by part.
+    Attributes:
+        outdated: parts of which there is only one of other weights of the model.
     """
-    wanted = facts.num_blocks * (len(OPERATORS) - 1)
-    measured = len(bank.cells) if bank else 0
-    steps = [_step("model", "attention", f"{model} · {facts.num_blocks} × {facts.num_heads}")]
-    steps.append(_step("capture", "attention", texts.get("capture", "")))
-    steps.append(_step("bank", "plan", f"{measured} of {wanted} cells" if bank else ""))
-    steps.append(_step("student", "plan", texts.get("student", "")))
-    steps.append(_step("comparison", "compare", texts.get("comparison", "")))
-    nexts = {
-        "capture": ("See what each head does, for one prompt.", "Capture", "attention"),
-        "bank": ("Measure cells; then every choice shows its error.", "Measure", "plan"),
-        "student": ("Paint a plan over the measured cells.", "Paint", "plan"),
-        "comparison": ("Set teacher and student side by side.", "Compare", "compare"),
-    }
-    missing = next((step["name"] for step in steps if step["state"] == "missing"), None)
-    chosen = nexts.get(missing or "")
+
+    study: Study
+    facts: ModelFacts
+    capture: Capture | None
+    bank: Bank | None
+    student: Student | None
+    comparison: Comparison | None
+    outdated: frozenset[Part] = frozenset()
+
+
+NEXTS = {
+    "capture": ("See what each head does, for one prompt.", "Capture", "attention"),
+    "bank": ("Measure the cells; then every choice shows its error.", "Measure", "plan"),
+    "plan": ("Paint a plan over the measured cells and make its student.", "Paint", "plan"),
+    "comparison": ("Set teacher and student side by side.", "Compare", "compare"),
+    "tune": ("Finetune the student, then compare again.", "Finetune", "train"),
+}
+"""What to do where a part is missing or stale, the first of these that is."""
+
+
+def study_bar(parts: StudyParts) -> dict[str, Any]:
+    """Return the study bar: six parts, each done, stale or missing, and the one next action."""
+    facts, bank, student, comparison = parts.facts, parts.bank, parts.student, parts.comparison
+    stale = dict.fromkeys(parts.outdated, "of other weights")
+    wanted = facts.num_blocks * (len(operators(facts)) - 1)
+    tuned = student is not None and bool(student.manifest.provenance.get("finetuned_from"))
+    steps = [
+        _step("model", "home", f"{facts.name} · {facts.num_blocks} × {facts.num_heads}"),
+        _step(
+            "capture",
+            "attention",
+            parts.capture.manifest.config.prompt if parts.capture else "",
+            stale.get("capture"),
+        ),
+        _step("bank", "plan", f"{len(bank.cells)} of {wanted} cells" if bank else "", stale.get("bank")),
+        _step("plan", "plan", student.name if student else "", stale.get("student")),
+        _step("tune", "train", _tuning(student) if student and tuned else ""),
+        _comparison_step(student, comparison, stale.get("comparison")),
+    ]
+    states = {step["name"]: step["state"] for step in steps}
+    chosen = next((NEXTS[name] for name in NEXTS if states[name] != "done"), None)
     return {
         "steps": steps,
         "next": dict(zip(("sentence", "verb", "page"), chosen, strict=True)) if chosen else None,
-        "ids": study.model_dump(),
+        "ids": parts.study.model_dump(),
+        "plan": student.plan.short_name if student else "",
+        "device": f"{facts.name} · {facts.num_blocks} × {facts.num_heads}",
     }
 
 
-def _step(name: str, page: str, text: str) -> dict[str, str]:
-    return {
-        "name": name,
-        "page": page,
-        "state": "done" if text else "missing",
-        "text": text or "not made yet",
-    }
+def _tuning(student: Student) -> str:
+    made = student.manifest.provenance
+    error = made.get("velocity_error")
+    shown = f", velocity error {fraction(float(error))}" if isinstance(error, int | float) else ""
+    return f"{made.get('updates', '?')} updates{shown}"
+
+
+def _comparison_step(
+    student: Student | None, comparison: Comparison | None, outdated: str | None
+) -> dict[str, str]:
+    if comparison is None:
+        return _step("comparison", "compare", "", outdated)
+    shown = f"{comparison.plan}, {comparison.settings.prompt}"
+    other = student is not None and comparison.student not in (student.name, student.folder.name)
+    mine = student is None or comparison.plan == student.plan.short_name
+    stale = f"of {comparison.student or comparison.plan}" if other and not mine else None
+    return _step("comparison", "compare", shown, stale)
+
+
+def _step(name: str, page: str, text: str, stale: str | None = None) -> dict[str, str]:
+    state = "stale" if stale else "done" if text else "missing"
+    return {"name": name, "page": page, "state": state, "text": stale or text or "not made yet"}

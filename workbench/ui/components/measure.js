@@ -1,0 +1,91 @@
+/* The form that measures cells: which blocks, which operators, how long; its price before it is pressed.
+   mount(element, host) with host {data(), ask, say}; returns {refresh(), only(block, op)}. */
+import { on } from './bus.js';
+import { duration, isLive, operatorName, swatch, text } from './draw.js';
+
+const KEPT = 'workbench-measure';
+
+export const mount = (element, host) => {
+  let rates = null;
+  let price = '';
+  element.innerHTML = `<form class="measure-form"><div class="line-of measure-state"></div><label class="field">blocks to measure<input class="input blocks" value="all" autocomplete="off" spellcheck="false"></label>
+    <div class="line-of chips-slot" role="group" aria-label="Operators to measure"></div><label class="field">updates<input class="input updates" type="number" min="1" step="1"></label><button type="submit" class="button" id="measure-button">Measure</button></form>
+    <div class="wanted" role="status" hidden></div>`;
+  const find = selector => element.querySelector(selector);
+  const settings = () => ({ blocks: find('.blocks').value, rates: [...rates], updates: find('.updates').value === '' ? null : +find('.updates').value });
+
+  const words = (count, seconds) => `Measure ${count} ${count === 1 ? 'cell' : 'cells'}${seconds == null ? '' : `, about ${duration(seconds)}`}`;
+  let asked = 0;
+  const tellPrice = async () => {
+    const mine = ++asked;
+    try {
+      const answer = await host.ask('measure_price', settings(), { quiet: true });
+      if (mine === asked) find('#measure-button').textContent = price = words(answer.cells, answer.seconds);
+    } catch {
+      if (mine === asked) find('#measure-button').textContent = 'Measure';
+    }
+  };
+  const refresh = () => {
+    const { measure, table } = host.data();
+    if (!measure) return;
+    if (!rates) {
+      rates = new Set(measure.rates);
+      find('.updates').value = +localStorage.getItem(KEPT) || measure.updates;
+    }
+    const all = table.cells.length * measure.rates.length;
+    find('.measure-state').innerHTML = measure.missing ? `<b>${all - measure.missing} of ${all}</b> cells measured` : `<b>All ${all}</b> cells measured`;
+    find('.chips-slot').innerHTML = measure.rates.map(op => `<button type="button" class="chip" data-rate="${text(op)}" aria-pressed="${rates.has(op)}">${swatch(op)}${operatorName(op)}</button>`).join('');
+    const first = measure.missing === all;
+    find('#measure-button').classList.toggle('primary', first);
+    tellPrice();
+  };
+  element.addEventListener('click', event => {
+    const op = event.target.closest('[data-rate]')?.dataset.rate;
+    if (op) {
+      if (!rates.delete(op)) rates.add(op);
+      refresh();
+    }
+    if (event.target.closest('[data-verb=only]')) start(event.target.closest('[data-verb=only]').dataset);
+  });
+  element.addEventListener('change', () => {
+    localStorage.setItem(KEPT, find('.updates').value);
+    tellPrice();
+  });
+  const button = find('#measure-button');
+  const start = async only => {
+    if (button.getAttribute('aria-busy') === 'true') return;
+    button.setAttribute('aria-busy', 'true');
+    const wish = only ? { ...settings(), blocks: only.block, rates: [only.op] } : settings();
+    try {
+      await host.ask('measure', wish);
+      find('.wanted').hidden = true;
+      host.say('Measuring is queued; it goes on when this page is closed.');
+    } catch {
+      // the refusal is on the page
+    } finally {
+      button.removeAttribute('aria-busy');
+    }
+  };
+  find('form').addEventListener('submit', event => {
+    event.preventDefault();
+    start();
+  });
+  on('jobs', answer => {
+    const job = answer.jobs.find(j => j.kind === 'measure' && isLive(j.state));
+    button.disabled = Boolean(job);
+    button.textContent = job ? (job.state === 'queued' ? 'Waits for its turn' : `Measuring, ${Math.round(100 * job.done)} %`) : price || 'Measure';
+  });
+  /* One cell that somebody wanted to paint. */
+  const only = async (block, op) => {
+    const box = find('.wanted');
+    const show = seconds => {
+      box.hidden = false;
+      box.innerHTML = `<div class="notice warn"><span>Block ${block} at ${operatorName(op)} is not measured. ${seconds == null ? '' : `Measuring takes about ${duration(seconds)}; `}until then it cannot be painted.</span><span class="end"><button type="button" class="button small" data-verb="only" data-block="${block}" data-op="${text(op)}">Measure it${seconds == null ? '' : `, ${duration(seconds)}`}</button></span></div>`;
+    };
+    show(null);
+    const answer = await host.ask('measure_price', { ...settings(), blocks: String(block), rates: [op] }, { quiet: true }).catch(() => null);
+    if (answer) show(answer.seconds);
+    return answer?.seconds ?? null;
+  };
+  return { refresh, only, settled: () => (find('.wanted').hidden = true) };
+};

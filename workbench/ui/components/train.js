@@ -1,0 +1,1 @@
+export const mount = element => { element.textContent = ''; };
