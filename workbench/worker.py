@@ -114,8 +114,9 @@ class Worker:
         terminated = threading.Event()
         signal.signal(signal.SIGTERM, _set_when_signalled(terminated))
         watchdog = Watchdog(
-            self.queue.table, self.folder, terminated=terminated, on_cancel=self._cancelled_by_watchdog
-        )
+            self.queue.table, self.folder, lock=self.lock, claim=self.claim,
+            terminated=terminated, on_cancel=self._cancelled_by_watchdog,
+        )  # fmt: skip
         watchdog.start()
         ending = self._work(terminated)
         if ending is None:
@@ -242,6 +243,8 @@ class Worker:
                     )
                 return
             except WorkbenchError as error:
+                if not self.lock.stands(self.folder):
+                    return
                 self._say(str(error))
                 wait.wait(1.0)
 

@@ -77,7 +77,7 @@ def start_next(table: Table, workspace: Workspace) -> Started | None:
     for candidate in waiting:
         folder = workspace.folder("jobs") / candidate["id"]
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _take_patiently(folder)
+        lock = JobLock.take_patiently(folder)
         if lock is None:
             continue
         try:
@@ -103,25 +103,17 @@ def recover(table: Table, workspace: Workspace) -> list[str]:
         folder = workspace.folder("jobs") / row["id"]
         folder.mkdir(parents=True, exist_ok=True)
         if _is_overdue(row):
-            _kill_and_wait(folder)
+            _kill_and_wait(workspace, row)
         lock = JobLock.take(folder)
         if lock is None:
             continue
         try:
+            processes.kill_stray(row["pid"], row["id"], workspace)
             if _mark_dead(table, folder, row):
                 lost.append(row["id"])
         finally:
             lock.release()
     return lost
-
-
-def _take_patiently(folder: Path) -> JobLock | None:
-    """Take a waiting job's lock; somebody who only looks at it holds it for microseconds."""
-    for _ in range(10):
-        if (lock := JobLock.take(folder)) is not None:
-            return lock
-        time.sleep(0.005)
-    return None
 
 
 def _start(table: Table, workspace: Workspace, row: sqlite3.Row, lock: JobLock) -> Started:
@@ -168,9 +160,10 @@ def _is_overdue(row: sqlite3.Row) -> bool:
     return abs(time.monotonic() - float(row["asked_to_stop"])) > KILL_SECONDS
 
 
-def _kill_and_wait(folder: Path) -> None:
+def _kill_and_wait(workspace: Workspace, row: sqlite3.Row) -> None:
     """Kill the worker and give the system a moment to free its lock."""
-    if processes.kill_worker(folder):
+    folder = workspace.folder("jobs") / row["id"]
+    if processes.kill_worker(folder) or processes.kill_stray(row["pid"], row["id"], workspace):
         for _ in range(100):
             if not is_held(folder):
                 return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -100,10 +101,29 @@ class JobLock:
         return None
 
     @classmethod
+    def take_patiently(cls, job_folder: Path) -> JobLock | None:
+        """Take the lock of a job without a worker; somebody who only looks holds it for microseconds."""
+        for _ in range(10):
+            if (lock := cls.take(job_folder)) is not None:
+                return lock
+            time.sleep(0.005)
+        return None
+
+    @classmethod
     def inherited(cls, descriptor: int) -> JobLock:
         """Take over the lock that the parent process opened."""
         os.set_inheritable(descriptor, False)
         return cls(descriptor)
+
+    def stands(self, job_folder: Path) -> bool:
+        """Whether the folder still has the file that is locked here; False once somebody removed it."""
+        try:
+            there = os.stat(job_folder / LOCK_NAME)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return os.path.samestat(there, os.fstat(self.descriptor))
 
     def release(self) -> None:
         """Close the file here; the lock is free once every process that was handed it has closed it."""
@@ -112,13 +132,14 @@ class JobLock:
 
 def is_held(job_folder: Path) -> bool:
     """Whether a live process holds the job's lock; a missing folder has no holder."""
-    if not (job_folder / LOCK_NAME).exists():
+    try:
+        descriptor = os.open(job_folder / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    lock = JobLock.take(job_folder)
-    if lock is None:
-        return True
-    lock.release()
-    return False
+    try:
+        return not lock_descriptor(descriptor, blocking=False)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

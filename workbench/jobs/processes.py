@@ -11,6 +11,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from workbench.errors import WorkbenchError
 from workbench.jobs.locks import HOLDER_NAME, Holder, JobLock, read_holder, write_holder
 from workbench.workspace import Workspace
@@ -85,6 +87,21 @@ def kill_worker(job_folder: Path) -> bool:
             os.killpg(holder.pid, signal.SIGKILL)
         else:
             os.kill(holder.pid, signal.SIGKILL)
+    return True
+
+
+def kill_stray(pid: int | None, job_id: str, workspace: Workspace) -> bool:
+    """Kill a worker whose lock was removed from under it, if its command line names job and workspace."""
+    if not pid:
+        return False
+    try:
+        command = psutil.Process(pid).cmdline()
+    except (psutil.Error, OSError):
+        return False
+    if not {MODULE, job_id, str(workspace.root)} <= set(command):
+        return False
+    with suppress(OSError):
+        (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
     return True
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -61,6 +62,14 @@ MIGRATIONS = (
 )
 
 
+class _Kept(NamedTuple):
+    """A thread's connection: the process that made it, and the file that it is on."""
+
+    process: int
+    connection: sqlite3.Connection
+    inode: int
+
+
 class Table:
     """The SQLite file of a workspace; safe to use from several threads and processes."""
 
@@ -79,11 +88,20 @@ class Table:
             raise self._explain(error) from error
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection (one made before a fork is left alone)."""
-        kept = getattr(self._local, "kept", None)
-        if kept is None or kept[0] != os.getpid() or not self.path.exists():
-            self._local.kept = kept = (os.getpid(), self._connect())
-        connection: sqlite3.Connection = kept[1]
+        """Return this thread's connection (one made before a fork is left alone).
+
+        A file that was moved away or deleted meanwhile is left alone too: a new one is made in its place.
+        """
+        kept: _Kept | None = getattr(self._local, "kept", None)
+        if kept is not None and kept.process == os.getpid():
+            if kept.inode == _inode(self.path):
+                return kept.connection
+            kept.connection.close()
+        self._local.kept = None
+        connection = self._connect()
+        self._local.kept = _Kept(os.getpid(), connection, _inode(self.path))
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            self._migrate()
         return connection
 
     def read(self, query: str, values: tuple[object, ...] = ()) -> list[sqlite3.Row]:
@@ -120,9 +138,9 @@ class Table:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        kept = getattr(self._local, "kept", None)
-        if kept is not None and kept[0] == os.getpid():
-            kept[1].close()
+        kept: _Kept | None = getattr(self._local, "kept", None)
+        if kept is not None and kept.process == os.getpid():
+            kept.connection.close()
         self._local.kept = None
 
     def _connect(self) -> sqlite3.Connection:
@@ -191,6 +209,13 @@ def _begin(connection: sqlite3.Connection) -> None:
             time.sleep(random.uniform(0.0005, 0.008))
     finally:
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+
+def _inode(path: Path) -> int:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return -1
 
 
 def _on_network(folder: Path) -> bool:
