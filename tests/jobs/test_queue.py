@@ -103,10 +103,22 @@ def test_the_estimate_learns_from_the_kind_and_the_pace(idle: Queue) -> None:
     with idle.table.write() as connection:
         connection.execute("UPDATE jobs SET state = 'done', seconds = 10 WHERE id = ?", (ids[0],))
         connection.execute(
-            "UPDATE jobs SET state = 'running', seconds = 6, step = 1, steps = 5 WHERE id = ?", (ids[1],)
+            "UPDATE jobs SET state = 'running', seconds = 6, stage = 'train', step = 1, steps = 5 "
+            "WHERE id = ?",
+            (ids[1],),
         )
+    writer = MetricsWriter(idle.folder(ids[1]))
+    writer.append({"stage": "loading", "step": 1, "done": 1, "seconds": 3})
+    for step, seconds in ((1, 104), (2, 110), (3, 116)):
+        writer.append({"stage": "train", "step": step, "done": step + 1, "seconds": seconds})
+    writer.close()
+    assert idle.estimate(ids[1]) == (0, 0.0, 24.0), "by the pace of its present stage alone"
     assert idle.estimate(ids[3]) == (2, 24.0 + 10.0, 44.0)
-    assert idle.estimate(ids[1]) == (0, 0.0, 24.0)
+    assert idle.estimates()[ids[3]] == idle.estimate(ids[3])
+    with idle.table.write() as connection:
+        connection.execute("UPDATE jobs SET config = '{\"other\": 1}' WHERE id = ?", (ids[2],))
+        connection.execute("UPDATE jobs SET state = 'done', seconds = 70 WHERE id = ?", (ids[2],))
+    assert idle.estimate(ids[3]) == (1, 24.0, 34.0), "earlier jobs with the same settings count first"
 
 
 def test_the_list_of_states_is_the_documented_one() -> None:

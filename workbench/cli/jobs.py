@@ -15,12 +15,13 @@ import typer
 
 from workbench.cli.options import JsonOption, WorkspaceOption
 from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
-from workbench.jobs import STATES, Job, Queue
+from workbench.jobs import STATES, Estimate, Job, Queue
 from workbench.workspace import Workspace
 
 POLL_SECONDS = 0.2
 LINE_SECONDS = 10.0
 CANCEL_SECONDS = 20.0
+NOTHING = Estimate(0, None, None)
 
 app = typer.Typer(name="jobs", help="Look at the queue and ask things of it.", no_args_is_help=True)
 
@@ -65,9 +66,12 @@ def list_jobs(
     unknown = sorted(set(state or ()) - set(STATES))
     if unknown:
         raise InputError(f"There is no state {unknown[0]!r}; known: {', '.join(STATES)}.")
-    jobs = [job for job in _open(workspace).list() if not state or job.state in state]
-    rows = [f"{job.id}  {job.state:<11} {_progress(job)}  {job.title}" for job in jobs]
-    _answer([job.to_json() for job in jobs], as_json=as_json, prose="\n".join(rows) or "No jobs.")
+    queue = _open(workspace)
+    jobs = [job for job in queue.list() if not state or job.state in state]
+    estimates = queue.estimates()
+    rows = [f"{job.id}  {job.state:<11} {_place(job, estimates.get(job.id))}  {job.title}" for job in jobs]
+    facts = [{**job.to_json(), **estimates.get(job.id, NOTHING)._asdict()} for job in jobs]
+    _answer(facts, as_json=as_json, prose="\n".join(rows) or "No jobs.")
 
 
 @app.command()
@@ -196,16 +200,20 @@ def _raise(job: Job) -> NoReturn:
 
 
 def _line(queue: Queue, job: Job) -> str:
-    if job.state == "queued":
-        ahead, starts_in, _ = queue.estimate(job.id)
-        when = f", starts in about {starts_in:,.0f} s" if starts_in else ""
-        return f"queued, {ahead} before it{when}"
+    estimate = None if job.ended else queue.estimate(job.id)
     message = f" · {job.message}" if job.message else ""
-    return f"{job.state} · {_progress(job)}{message}"
+    return f"{job.state} · {_place(job, estimate)}{message}"
 
 
-def _progress(job: Job) -> str:
-    return f"{job.stage} {job.step:,}/{job.steps:,}" if job.steps else job.stage
+def _place(job: Job, estimate: Estimate | None) -> str:
+    """Return where a job stands: in the queue, or in its work with the estimated rest."""
+    place = f"{job.stage} {job.step:,}/{job.steps:,}" if job.steps else job.stage
+    if estimate is None:
+        return place
+    if job.state == "queued":
+        when = f", starts in about {estimate.starts_in:,.0f} s" if estimate.starts_in is not None else ""
+        return f"{estimate.position} before it{when}"
+    return f"{place}, about {estimate.ends_in:,.0f} s left" if estimate.ends_in is not None else place
 
 
 def _dispatch_and_show(queue: Queue, job_id: str, *, as_json: bool) -> None:

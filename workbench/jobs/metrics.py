@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 FILE_NAME = "metrics.jsonl"
 CHUNK_BYTES = 4 * 1024 * 1024
+TAIL_BYTES = 64 * 1024
 
 
 class NewRows(NamedTuple):
@@ -74,16 +75,31 @@ def read_metrics(folder: Path, *, after: int = 0) -> NewRows:
 
 def last_row(folder: Path) -> dict[str, Any] | None:
     """Return the last row that reports a step, None without one."""
+    return next((row for row in _latest_first(folder) if "done" in row and "event" not in row), None)
+
+
+def seconds_per_step(folder: Path, stage: str) -> float | None:
+    """Return the pace of the latest steps of a stage, None where fewer than two are known."""
+    steps = []
+    for row in _latest_first(folder):
+        if row.get("event") == "resumed" or row.get("stage", stage) != stage:
+            break
+        if "event" not in row and {"step", "seconds"} <= set(row):
+            steps.append(row)
+    if len(steps) < 2 or steps[0]["step"] <= steps[-1]["step"]:
+        return None
+    seconds: float = steps[0]["seconds"] - steps[-1]["seconds"]
+    return seconds / (steps[0]["step"] - steps[-1]["step"])
+
+
+def _latest_first(folder: Path) -> list[dict[str, Any]]:
     try:
         with (folder / FILE_NAME).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 65536))
-            lines = file.read().splitlines()
+            file.seek(max(0, size - TAIL_BYTES))
+            return [_parse(line) for line in reversed(file.read().splitlines())]
     except FileNotFoundError:
-        return None
-    return next(
-        (row for line in reversed(lines) if "done" in (row := _parse(line)) and "event" not in row), None
-    )
+        return []
 
 
 def _parse(line: bytes) -> dict[str, Any]:

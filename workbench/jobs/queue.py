@@ -26,7 +26,7 @@ from workbench.jobs.dispatch import clean_line, log_tail, now_text, recover, sta
 from workbench.jobs.faults import fault_point
 from workbench.jobs.job import COLUMNS, Job, job_of
 from workbench.jobs.locks import JobLock, dispatch_lock, is_held
-from workbench.jobs.metrics import NewRows, read_metrics
+from workbench.jobs.metrics import NewRows, read_metrics, seconds_per_step
 from workbench.jobs.states import ACTIVE, RESUMABLE, State
 from workbench.jobs.table import Table
 from workbench.workspace import DiskFull, Workspace, new_id, write_json
@@ -94,6 +94,8 @@ class Queue:
                 first = connection.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
                 if first is not None:
                     return self.get(first["id"])
+            while connection.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).fetchone() is not None:
+                job_id = new_id(kind)
             connection.execute(
                 "INSERT INTO jobs (id, key, kind, title, config, device, command, cwd, turn, state, created) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT COALESCE(MAX(turn), 0) + 1 FROM jobs), 'queued', ?)",
@@ -193,7 +195,7 @@ class Queue:
         folder = self.folder(job_id)
         self.get(job_id)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = JobLock.take(folder)
+        lock = JobLock.take_patiently(folder)
         if lock is None:
             raise InputError(f"Job {job_id} has a running worker; cancel it first.")
         try:
@@ -210,7 +212,8 @@ class Queue:
 
     def mark_stopped(self, job_id: str) -> Job:
         """Give up on a job that does not answer: kill its worker where that is certain, and mark it."""
-        processes.kill_worker(self.folder(job_id))
+        if not processes.kill_worker(self.folder(job_id)):
+            processes.kill_stray(self.get(job_id).pid, job_id, self.workspace)
         with self.table.write() as connection:
             job = self.get(job_id)
             if job.active:
@@ -278,38 +281,52 @@ class Queue:
 
     def position(self, job_id: str) -> int:
         """Return how many jobs of the same device come before a queued one; 0 for any other."""
-        job = self.get(job_id)
-        return len(self._ahead(job)) if job.state == "queued" else 0
+        return self.estimate(job_id).position
 
     def estimate(self, job_id: str) -> Estimate:
         """Estimate when a job starts and ends, from its own pace and earlier jobs of the same kind."""
         job = self.get(job_id)
-        if job.ended:
-            return Estimate(0, None, None)
-        ahead = self._ahead(job) if job.state == "queued" else []
-        waits = [self._remaining(other) for other in ahead]
-        starts = None if any(wait is None for wait in waits) else sum(wait for wait in waits if wait)
-        own = self._remaining(job)
-        return Estimate(len(ahead), starts, None if starts is None or own is None else starts + own)
+        nothing = Estimate(0, None, None)
+        return nothing if job.ended else self.estimates().get(job_id, nothing)
 
-    def _ahead(self, job: Job) -> builtins.list[Job]:
-        active = ", ".join("?" for _ in ACTIVE)
+    def estimates(self) -> dict[str, Estimate]:
+        """Return the estimate of every job that runs or waits, by id."""
+        marks = ", ".join("?" for _ in ACTIVE)
         rows = self.table.read(
-            f"{_SELECT} WHERE device = ? AND (state IN ({active}) OR (state = 'queued' AND "
-            "(turn, seq) < (SELECT turn, seq FROM jobs WHERE id = ?))) ORDER BY turn, seq",
-            (job.device, *ACTIVE, job.id),
+            f"{_SELECT} WHERE state = 'queued' OR state IN ({marks}) ORDER BY state = 'queued', turn, seq",
+            ACTIVE,
         )
-        return [job_of(row) for row in rows]
+        found: dict[str, Estimate] = {}
+        ahead: dict[str, builtins.list[float | None]] = {}
+        before: dict[tuple[str, str], float | None] = {}
+        for job in map(job_of, rows):
+            alike = (job.kind, json.dumps(job.config, ensure_ascii=False))
+            if alike not in before:
+                before[alike] = self._usual_seconds(*alike)
+            own = self._remaining(job, usual=before[alike])
+            waits = ahead.setdefault(job.device, [])
+            starts = 0.0 if job.active else _total(waits)
+            found[job.id] = Estimate(0 if job.active else len(waits), starts, _total([starts, own]))
+            waits.append(own)
+        return found
 
-    def _remaining(self, job: Job) -> float | None:
-        rows = self.table.read(
-            "SELECT seconds FROM jobs WHERE kind = ? AND state = 'done' ORDER BY seq DESC LIMIT 5",
-            (job.kind,),
-        )
-        by_kind = max(0.0, median(row["seconds"] for row in rows) - job.seconds) if rows else None
-        by_pace = job.seconds * (job.steps - job.step) / job.step if job.step and job.active else None
+    def _remaining(self, job: Job, *, usual: float | None) -> float | None:
+        """Return the seconds that a job still takes: by its pace or by earlier jobs, whichever is longer."""
+        by_kind = None if usual is None else max(0.0, usual - job.seconds)
+        pace = seconds_per_step(self.folder(job.id), job.stage) if job.active else None
+        by_pace = None if pace is None else pace * max(0, job.steps - job.step)
         known = [value for value in (by_kind, by_pace) if value is not None]
         return max(known, default=None)
+
+    def _usual_seconds(self, kind: str, config: str) -> float | None:
+        """Return what the last jobs with this configuration took; without one, the last of this kind."""
+        rows = self.table.read(
+            "SELECT seconds, config = ? AS same FROM jobs WHERE kind = ? AND state = 'done' "
+            "ORDER BY same DESC, seq DESC LIMIT 5",
+            (config, kind),
+        )
+        alike = [row["seconds"] for row in rows if row["same"] == rows[0]["same"]]
+        return median(alike) if alike else None
 
     def _ask(self, job_id: str, column: str, done_word: str) -> Job:
         with self.table.write() as connection:
@@ -322,3 +339,8 @@ class Queue:
     def _set(self, connection: sqlite3.Connection, job_id: str, **values: object) -> None:
         names = ", ".join(f"{name} = ?" for name in values)
         connection.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*values.values(), job_id))
+
+
+def _total(seconds: Sequence[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return sum(known) if len(known) == len(seconds) else None
