@@ -1,4 +1,4 @@
-"""The app's part in the tests of crashes: submit one job under a key, then tend the queue until killed."""
+"""The app's part in the tests of crashes: submit a job, if any, under a key; tend the queue until killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from workbench.workspace import Workspace
 def main(folder: str, config: str) -> None:
     queue = Queue(Workspace.open(folder))
     queue.recover()
-    queue.submit("demo", json.loads(config), key="the one")
+    if config:
+        queue.submit("demo", json.loads(config), key="the one")
     queue.dispatch()
     while True:
         queue.tend()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import random
 import resource
@@ -30,7 +29,10 @@ from workbench.workspace import Workspace, write_json
 
 
 class DemoConfig(StrictModel):
-    """What the demo does; every field past `seed` is a way to go wrong."""
+    """What the demo does; every field past `seed` is a way to go wrong.
+
+    At the step `hold_at`, counted over all stages, it waits for `let_go`, so that a test need not be quick.
+    """
 
     steps: int = 20
     width: int = 8
@@ -48,6 +50,7 @@ class DemoConfig(StrictModel):
     ignore_wishes_at: int = -1
     raise_at: int = -1
     small_files_at: int = -1
+    hold_at: int = -1
     artefact: bool = False
     artefact_bytes: int = 0
 
@@ -137,6 +140,8 @@ def run(config: DemoConfig, workspace: Workspace, reporter: Reporter) -> DemoRes
         reporter.stage(stages[number], config.steps)
         for step in range(at_step if number == at_stage else 0, config.steps):
             loss = training.update()
+            if number * config.steps + step + 1 == config.hold_at:
+                wait_to_go(workspace)
             misbehave(config, step + 1, training, workspace)
             if step + 1 == config.pause_at and state is None:
                 pause_me(workspace)
@@ -168,7 +173,7 @@ def misbehave(config: DemoConfig, step: int, training: Training, workspace: Work
     if step == config.ignore_wishes_at:
         time.sleep(3600)
     if step == config.small_files_at:
-        allow_small_files_only(seconds=2.0)
+        allow_small_files_only(workspace)
     if step == 2 and config.memory == "limit":
         resource.setrlimit(resource.RLIMIT_AS, (6_000_000_000, resource.RLIM_INFINITY))
         torch.empty(8_000_000_000, dtype=torch.uint8)
@@ -181,17 +186,32 @@ def misbehave(config: DemoConfig, step: int, training: Training, workspace: Work
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def allow_small_files_only(*, seconds: float) -> None:
-    """Have the system refuse to write past a megabyte per file for a while, as a full disk would."""
+def allow_small_files_only(workspace: Workspace) -> None:
+    """Have the system refuse to write past a megabyte per file until `let_go`, as a full disk would."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
-    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    threading.Timer(seconds, resource.setrlimit, (resource.RLIMIT_FSIZE, unlimited)).start()
+
+    def lift() -> None:
+        wait_to_go(workspace)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    threading.Thread(target=lift, daemon=True).start()
+
+
+def wait_to_go(workspace: Workspace) -> None:
+    while not (workspace.root / "go").exists():
+        time.sleep(0.01)
+
+
+def let_go(workspace: Workspace) -> None:
+    """Let held work go on."""
+    (workspace.root / "go").touch()
 
 
 def pretend_system_kill(folder: Path) -> None:
     """Leave the record that a kill by the system leaves: its count of kills has risen since the start."""
-    record = {"kills": memory.system_kills() - 1, "peak": 5_000_000_000, "limit": 6_000_000_000}
-    (folder / memory.FILE_NAME).write_text(json.dumps(record))
+    before = memory.system_kills() - 1
+    memory.system_kills = lambda: before
+    memory.note_memory(folder, peak=5_000_000_000)
 
 
 def pause_me(workspace: Workspace) -> None:

@@ -94,7 +94,7 @@ def reference(workspace: Workspace, **config: Any) -> str:
 class AppProcess:
     """Stands for the app: submits a job once, keeps tending the queue, can be killed."""
 
-    def __init__(self, workspace: Path, config: str, *, fault: str = "") -> None:
+    def __init__(self, workspace: Path, config: str = "", *, fault: str = "") -> None:
         environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(CHECKOUT)}
         environment.pop("WORKBENCH_FAULT", None)
         if fault:

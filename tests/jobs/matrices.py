@@ -119,7 +119,7 @@ def stage_kill(folder: Path, stage: str, *, target: Target) -> StageKill:
     with a_queue(folder) as queue:
         expected = reference(queue.workspace, **DEMO)
         marker = folder / "marker"
-        config = {**DEMO, "delay": 0.2} if stage == "stopping" else DEMO
+        config = {**DEMO, "steps": 100_000, "delay": 0.05} if stage == "stopping" else DEMO
         app = AppProcess(folder, json.dumps(config), fault=f"{stage}=hang@{marker}")
         if stage == "stopping":
             (job,) = wait_until(queue.list, what="the job")
@@ -130,7 +130,7 @@ def stage_kill(folder: Path, stage: str, *, target: Target) -> StageKill:
         worker_alive = is_held(queue.folder(job.id)) and stage != "claimed"
         killed = 0
         if target in ("worker", "both") and worker_alive:
-            holder = wait_until(lambda: holder_of(queue.folder(job.id)), seconds=10, what="the worker's name")
+            holder = wait_until(lambda: holder_of(queue.folder(job.id)), what="the worker's name")
             killed = holder.pid
             kill_worker(queue.folder(job.id))
         if target in ("app", "both") or not worker_alive:
@@ -140,9 +140,7 @@ def stage_kill(folder: Path, stage: str, *, target: Target) -> StageKill:
         again = app if untouched else AppProcess(folder, json.dumps(config))
         begun = time.monotonic()
         try:
-            wait_until(
-                lambda: not _claims_dead(queue, killed), seconds=25, what="the truth about dead workers"
-            )
+            wait_until(lambda: not _claims_dead(queue, killed), what="the truth about dead workers")
             truth = time.monotonic() - begun
             ended = wait_until(lambda: next((job for job in queue.list() if job.ended), None), what="the end")
             (only,) = queue.list()
@@ -248,6 +246,14 @@ def _claim_all(folder: Path, results: Any) -> None:
         with queue.table.write() as connection:
             connection.execute("UPDATE jobs SET state = 'done' WHERE id = ?", (row["id"],))
     results.put(mine)
+
+
+def out_of_memory(folder: Path) -> dict[str, str]:
+    """Run out of memory in each way; the state of each job, and of one queued behind them."""
+    with a_queue(folder) as queue:
+        kinds = ("limit", "cuda", "killed for memory", "")
+        jobs = {kind or "the next job": queue.submit("demo", {"memory": kind}) for kind in kinds}
+        return {kind: wait_for(queue, job.id).state for kind, job in jobs.items()}
 
 
 def not_a_number(folder: Path, *, steps: tuple[int, ...]) -> dict[str, Any]:
@@ -357,6 +363,11 @@ def small_disk(folder: Path, *, megabytes: int) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     command = f"mount -t tmpfs -o size={megabytes}m none {str(folder)!r} 2>/dev/null"
     return os.system(command) == 0
+
+
+def make_read_only(folder: Path, *, on: bool) -> bool:
+    """Remount a small disk read-only, or writable again; False where that is not allowed."""
+    return os.system(f"mount -o remount,{'ro' if on else 'rw'} {str(folder)!r} 2>/dev/null") == 0
 
 
 def unmount(folder: Path) -> None:

@@ -28,7 +28,7 @@ def test_an_empty_list_is_an_empty_document(queue: Queue) -> None:
 
 
 def test_the_verbs_answer_with_the_job(queue: Queue) -> None:
-    job = queue.submit("demo", {"steps": 5000, "delay": 0.02})
+    job = queue.submit("demo", {"steps": 100_000, "delay": 0.02})
     (listed,) = call(queue, "list")
     assert {"id", "kind", "state", "step", "steps", "pid", "resumable"} <= set(listed)
     wait_until(lambda: reached_step(queue, job.id, 2), what="the command to have started it")
@@ -39,7 +39,8 @@ def test_the_verbs_answer_with_the_job(queue: Queue) -> None:
     shown = call(queue, "show", job.id)
     assert shown["state"] == "paused"
     assert any(job.id in line for line in shown["log"])
-    assert call(queue, "resume", job.id)["state"] in ("starting", "running", "saving")
+    assert call(queue, "resume", job.id)["state"] in ("queued", "starting", "running", "saving")
+    wait_for(queue, job.id, "running", "saving")
     assert call(queue, "cancel", job.id)["state"] == "cancelled"
     twin = call(queue, "clone", job.id)
     assert twin["config"] == job.config
@@ -82,7 +83,7 @@ def test_following_ends_as_the_work_ended(
 
 
 def test_interrupting_the_wait_cancels_the_job(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = queue.submit("demo", {"steps": 5000, "delay": 0.02})
+    job = queue.submit("demo", {"steps": 100_000, "delay": 0.02})
     queue.dispatch()
     wait_until(lambda: reached_step(queue, job.id, 1), what="a step")
     from workbench.cli import jobs

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs import matrices
+from tests.jobs.demo import let_go
 from tests.jobs.harness import reached_step, reference, run_demo, wait_for, wait_until
 from tests.jobs.matrices import STAGES, StageKill, Target, stage_kill
 from workbench.jobs import Queue
@@ -31,21 +32,22 @@ def test_a_kill_at_a_stage(tmp_path: Path, number: int, stage: str) -> None:
 
 
 def test_a_job_outlives_its_app_and_is_adopted(queue: Queue) -> None:
-    config = {"steps": 40, "delay": 0.05}
-    job = queue.submit("demo", config)
+    config = {"steps": 20}
+    job = queue.submit("demo", {**config, "hold_at": 3})
     queue.dispatch()
-    wait_until(lambda: reached_step(queue, job.id, 1), what="a step")
+    wait_until(lambda: reached_step(queue, job.id, 2), what="two steps")
     pid = queue.get(job.id).pid
     restarted = Queue(Workspace.open(queue.workspace.root))
     assert restarted.recover() == []
     assert restarted.dispatch() == []
     assert restarted.get(job.id).pid == pid
+    let_go(queue.workspace)
     assert (wait_for(restarted, job.id).result or {})["sha256"] == reference(queue.workspace, **config)
 
 
 def test_the_steps_lost_are_counted_and_said(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_SAVE_SECONDS", "3600")
-    job = queue.submit("demo", {"steps": 2000, "delay": 0.02})
+    job = queue.submit("demo", {"steps": 100_000, "delay": 0.02})
     queue.dispatch()
     wait_until(lambda: reached_step(queue, job.id, 5), what="5 steps")
     queue.save_now(job.id)
@@ -57,11 +59,11 @@ def test_the_steps_lost_are_counted_and_said(queue: Queue, monkeypatch: pytest.M
     reached = max(row.get("done", 0) for row in queue.metrics(job.id).rows)
     (lost,) = queue.recover()
     assert (lost.state, lost.attempts, lost.checkpoint_step) == ("queued", 1, kept)
-    assert f"Queued again from step {kept}, {reached - kept} steps lost (attempt 1 of 3)" in lost.message
+    assert f"Queued again from step {kept:,}, {reached - kept:,} steps lost (attempt 1 of 3)" in lost.message
 
 
 def test_cancelling_a_dead_workers_job_ends_it_at_once(queue: Queue) -> None:
-    job = queue.submit("demo", {"steps": 2000, "delay": 0.02})
+    job = queue.submit("demo", {"steps": 100_000, "delay": 0.02})
     queue.dispatch()
     wait_until(lambda: reached_step(queue, job.id, 2), what="two steps")
     kill_worker(queue.folder(job.id))
@@ -105,6 +107,7 @@ def test_work_is_held_while_files_cannot_grow_and_then_goes_on(queue: Queue) -> 
     assert "in 'checkpoints' of the workspace" in held.message
     assert "MB" in held.message
     assert "needs 4.1 MB" in held.message
+    let_go(queue.workspace)
     done = wait_for(queue, job.id)
     assert (done.result or {})["sha256"] == reference(queue.workspace, **config)
 
