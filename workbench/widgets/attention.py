@@ -19,6 +19,7 @@ def attention_view(capture: Capture) -> PartWidget:
         "sprite",
         "overlay",
         "heads",
+        arrangement="attention",
         props={"sprite": {"value": sprite}, "overlay": {"value": overlay}, "heads": {"value": heads}},
         answers={
             "sprite": lambda question: maps.sprite(capture, question),

@@ -24,7 +24,6 @@ HOST = """
 const hostOf = model => {
   const watchers = [];
   const waiting = new Map();
-  let ticket = 0;
   let own = false;
   model.on('msg:custom', message => {
     waiting.get(message.ticket)?.(message.answer);
@@ -42,14 +41,17 @@ const hostOf = model => {
     emit: name => model.send({ event: name }),
     watch: act => watchers.push(act),
     call: (name, question) => new Promise(done => {
-      waiting.set(++ticket, done);
+      const ticket = String(Math.random()); // every view of the widget hears every answer
+      waiting.set(ticket, done);
       model.send({ call: name, question, ticket });
     }),
     say: () => {},
   };
 };
 const render = ({ model, el }) => {
-  el.classList.add('workbench');
+  el.classList.add('workbench', 'workbench-widget');
+  if (model.get('arrangement')) el.classList.add(model.get('arrangement'));
+  el.classList.toggle('dark', document.body.dataset.jpThemeLight === 'false');
   for (const [name, mount] of MOUNTS) {
     const part = document.createElement('div');
     part.className = `part ${name}-part`;
@@ -75,29 +77,29 @@ class PartWidget(anywidget.AnyWidget):
         parts: names of the scripts, `workbench/ui/components/<name>.js`.
         props: what each part is given: `{part: {"value": ...}}`.
         answers: what a part may ask: function name → question (a dict) → answer (a dict).
+        arrangement: how several parts stand, a class of `widgets.css`.
 
     Attributes:
         props: as given; changes of the user are written back to it.
     """
 
     props = traitlets.Dict().tag(sync=True)
+    arrangement = traitlets.Unicode().tag(sync=True)
 
     def __init__(
         self,
         *parts: str,
         props: Mapping[str, Mapping[str, Any]],
         answers: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
+        arrangement: str = "",
     ) -> None:
         self._answers = dict(answers or {})
         self._told: list[Callable[[str], None]] = []
-        mounts = ", ".join(f"['{part}', {part}.mount]" for part in parts)
+        mounts = ", ".join(f"['{part}', {part}_module.mount]" for part in parts)
         script = inline_modules([f"components/{part}.js" for part in parts])
-        names = [*STYLES, *(f"components/{part}.css" for part in parts)]
-        super().__init__(
-            props={part: dict(given) for part, given in props.items()},
-            _esm=f"{script}\nconst MOUNTS = [{mounts}];\n{HOST}",
-            _css="\n".join(_style(name) for name in names),
-        )
+        self._esm = f"{script}\nconst MOUNTS = [{mounts}];\n{HOST}"
+        self._css = _styles()  # of all parts: anywidget keeps one sheet a class
+        super().__init__(arrangement=arrangement, props={part: dict(given) for part, given in props.items()})
         self.on_msg(self._receive)
 
     def value(self, part: str) -> Any:
@@ -129,6 +131,9 @@ def data_address(path: Path) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
-def _style(name: str) -> str:
-    file = files("workbench").joinpath("ui", *name.split("/"))
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+def _styles() -> str:
+    folder = files("workbench").joinpath("ui")
+    parts = [file for file in folder.joinpath("components").iterdir() if file.name.endswith(".css")]
+    sheets = [*(folder.joinpath(name) for name in STYLES), *sorted(parts, key=lambda file: file.name)]
+    sheets.append(files(__package__).joinpath("widgets.css"))
+    return "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
