@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from workbench.cli import evaluation, jobs, planning, steps, training
+from workbench.cli import doctor, evaluation, jobs, planning, steps, training
 from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ for command in (
     steps.compare,
     steps.study,
     evaluation.evaluate,
+    doctor.doctor,
     evaluation.evaluate_suite,
     evaluation.export_vbench,
     evaluation.vocabulary,
