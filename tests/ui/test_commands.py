@@ -23,6 +23,21 @@ from workbench.workspace import Workspace
         ("surgery", {"plan": "/tmp/a plan.json", "bank": "/tmp/bank", "name": ""}),
         ("compare", {"model": "/tmp/student", "prompt": "a ball", "seed": 0, "steps": 2}),
         ("compare", {"model": "m", "plan": "p", "bank": "b", "prompt": "a ball", "seed": 0, "steps": 2}),
+        (
+            "compare",
+            {
+                "model": "m",
+                "prompt": "a ball",
+                "more_prompts": ["a cube"],
+                "sides": [
+                    {"model": "/a"},
+                    {"plan": "2xR4", "bank": "/b"},
+                    {"model": "/a", "linear_branch": False},
+                ],
+                "seed": 0,
+                "steps": 2,
+            },
+        ),
     ],
 )
 def test_the_command_line_takes_it(kind: str, settings: dict[str, object], workspace: Workspace) -> None:
@@ -32,7 +47,11 @@ def test_the_command_line_takes_it(kind: str, settings: dict[str, object], works
     context = command.make_context(kind, words[2:], resilient_parsing=False)
     for name in ("prompt", "seed", "steps", "updates"):
         if name in settings:
-            assert context.params[name] == settings[name]
+            taken = context.params[name]
+            assert (taken[0] if isinstance(taken, list | tuple) else taken) == settings[name]
+    if "sides" in settings:
+        assert list(context.params["prompt"]) == ["a ball", "a cube"] and context.params["branch_off"]
+        assert list(context.params["model"]) == ["/a"] and list(context.params["plan"]) == ["2xR4"]
 
 
 def test_prices_grow_with_the_work_and_not_with_loading_the_model() -> None:

@@ -114,31 +114,53 @@ def test_forty_blocks_repaint_within_a_frame(painter: Page) -> None:
     assert plan(painter) == ["R8"] * 40
 
 
-def clip_value(bench: Server, frames: int) -> dict[str, Any]:
+def clip_value(bench: Server, frames: int, *, rows: int = 1) -> dict[str, Any]:
     folder = bench.workspace.folder("clips") / "made"
     folder.mkdir(exist_ok=True)
     ramp = np.arange(frames, dtype=np.uint8)[:, None, None, None] * 12
-    for name in ("a.mp4", "b.mp4"):
-        write_mp4(folder / name, np.broadcast_to(ramp, (frames, 64, 64, 3)).copy(), fps=8)
+    for place, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        write_mp4(folder / name, np.broadcast_to(ramp + 10 * place, (frames, 64, 64, 3)).copy(), fps=8)
+    curves = {"psnr": [None] + [30.0 + f for f in range(frames - 1)], "ssim": [0.9] * frames}
     clips = [
         {
-            "role": role,
+            "role": "student" if place else "teacher",
+            "column": place,
             "name": name,
             "plan": operators,
+            "branch": branch,
             "url": f"/workbench/media/clips/made/{file}",
-            "facts": [],
+            "facts": [["time", "7.5", "s", "measured"]],
+            "verdicts": [["colour", "right"], ["motion", "wrong"]],
+            "curves": curves if place else None,
         }
-        for role, name, operators, file in (
-            ("teacher", "teacher", ["softmax"], "a.mp4"),
-            ("student", "<img src=x onerror=window.broken=1>", ["R4"], "b.mp4"),
+        for place, (name, operators, branch, file) in enumerate(
+            (
+                ("teacher", ["softmax"], True, "a.mp4"),
+                ("<img src=x onerror=window.broken=1>", ["R4"], True, "b.mp4"),
+                ("branch off", ["R4"], False, "c.mp4"),
+            )
         )
     ]
-    curves = {"psnr": [None] + [30.0 + f for f in range(frames - 1)], "ssim": [0.9] * frames}
     hostile = "<script>window.broken=1</script>"
-    return {"prompt": hostile, "seed": 1, "fps": 8, "frames": frames, "clips": clips, "curves": curves}
+    return {
+        "rows": [{"prompt": f"{hostile} {row}", "clips": clips} for row in range(rows)],
+        "columns": ["teacher", "student", "branch off"],
+        "seed": 1,
+        "fps": 8,
+        "frames": frames,
+    }
 
 
-def test_clips_step_together_and_the_curve_seeks(watched: Watched, bench: Server) -> None:
+def shades(page: Page) -> list[int]:
+    """What the painted student clips show in the middle."""
+    found: list[int] = page.evaluate(
+        """() => [...document.querySelectorAll('.clip:not([hidden]) .over')].map(canvas =>
+        canvas.getContext('2d').getImageData(canvas.width * .75, canvas.height / 2, 1, 1).data[0])"""
+    )
+    return found
+
+
+def test_clips_step_together_in_every_mode(watched: Watched, bench: Server) -> None:
     page = watched.page
     page.emulate_media(reduced_motion="reduce")
     page.goto(bench.address)
@@ -153,28 +175,68 @@ def test_clips_step_together_and_the_curve_seeks(watched: Watched, bench: Server
     page.wait_for_function("[...document.querySelectorAll('video')].every(v => !v.seeking)")
     times = page.evaluate("[...document.querySelectorAll('video')].map(v => v.currentTime)")
     assert times[0] == times[1] == pytest.approx(2.5 / 8, abs=1e-3)
-    expect(page.locator('[data-score="1"]')).to_have_text("31.0 dB")
+    expect(page.locator('.clip[data-column="1"] .clip-score')).to_have_text("31.0 dB")
+    expect(page.locator('.clip[data-column="1"] .verdict[data-verdict="wrong"]')).to_contain_text("motion")
+    page.locator('[data-choice="Mode"] [data-value="difference"]').click()
+    page.wait_for_function("document.querySelector('.clip[data-column=\"1\"] .over').width === 64")
+    assert shades(page)[0] == pytest.approx(10, abs=3), "the difference of two greys 10 apart"
+    page.locator('[data-choice="Mode"] [data-value="wipe"]').click()
+    expect(page.locator('.clip[data-column="1"] .wipe-line')).to_be_visible()
+    assert shades(page)[0] == pytest.approx(34, abs=3), "right of the line is the student"
+    page.locator(".player").focus()
+    for _ in range(10):
+        page.keyboard.press("Shift+ArrowRight")
+    assert shades(page)[0] == pytest.approx(24, abs=3), "the line went past: the teacher"
+    page.locator('[data-choice="Mode"] [data-value="flip"]').click()
+    page.keyboard.press("f")
+    expect(page.locator('.clip[data-column="1"]')).to_have_attribute("data-flipped", "true")
+    page.locator('[data-choice="Mode"] [data-value="grid"]').click()
     chart = page.locator(".curve").bounding_box()
     page.mouse.click(chart["x"] + chart["width"] - 12, chart["y"] + 40)
     expect(note).to_have_text("frame 9 of 9")
-    page.locator('[data-choice="Mode"] [data-value="difference"]').click()
-    assert page.locator('[data-place="1"] video').count() == 2
-    page.locator('[data-choice="Mode"] [data-value="wipe"]').click()
-    expect(page.locator(".wipe-line")).to_be_visible()
-    page.locator('[data-choice="Mode"] [data-value="side"]').click()
-    assert page.locator('[data-place="0"] video').count() == 1
     assert page.evaluate("window.broken") is None
     assert not watched.faults
 
 
-def test_clips_play_in_sync(watched: Watched, bench: Server) -> None:
+def test_the_linear_branch_switches_between_twins(watched: Watched, bench: Server) -> None:
+    page = watched.page
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(bench.address)
+    page.wait_for_function("window.ready")
+    page.evaluate("value => place('player', {value})", clip_value(bench, 5))
+    expect(page.locator(".clip:visible")).to_have_count(2)
+    page.locator(".branch-toggle").click()
+    expect(page.locator(".clip:visible")).to_have_count(2)
+    expect(page.locator(".clip:visible b").last).to_have_text("branch off")
+
+
+def test_rows_of_clips_play_in_sync(watched: Watched, bench: Server) -> None:
     page = watched.page
     page.goto(bench.address)
     page.wait_for_function("window.ready")
-    page.evaluate("value => place('player', {value})", clip_value(bench, 17))
+    page.evaluate("value => place('player', {value})", clip_value(bench, 17, rows=2))
     page.wait_for_function("document.querySelector('video').currentTime > 0.5")
-    times = page.evaluate("[...document.querySelectorAll('video')].map(v => v.currentTime)")
-    apart = abs(times[0] - times[1])
-    assert apart <= 1 / 8, "clips may drift at most one frame"
+    times = page.evaluate(
+        """[...document.querySelectorAll('.clip-row:first-of-type .clip:not([hidden]) video')]
+        .map(video => video.currentTime)"""
+    )
+    assert len(times) == 2 and abs(times[0] - times[1]) <= 1 / 8, "clips may drift at most one frame"
     page.wait_for_function("document.querySelector('video').currentTime > 1.6")
     page.wait_for_function("document.querySelector('video').currentTime < 0.8", timeout=5000)
+
+
+def test_a_blind_vote_names_nothing_until_it_is_over(watched: Watched, bench: Server) -> None:
+    page = watched.page
+    page.goto(bench.address)
+    page.wait_for_function("window.ready")
+    page.evaluate("value => place('vote', {value})", clip_value(bench, 5, rows=2))
+    for pair in range(4):
+        expect(page.locator(".hint")).to_contain_text(f"pair {pair + 1} of 4")
+        assert "branch off" not in page.locator("#part").inner_text()
+        page.keyboard.press("1")
+    expect(page.locator("#part tbody tr")).to_have_count(3)
+    with page.expect_download() as caught:
+        page.locator('[data-verb="csv"]').click()
+    lines = caught.value.path().read_text().strip().split("\n")
+    assert len(lines) == 5 and lines[0].startswith('"prompt","left","right"')
+    assert page.evaluate("window.broken") is None

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from workbench.cli import doctor, evaluation, jobs, planning, steps, training
+from workbench.cli import compare, evaluation, jobs, planning, steps, training
 from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
 
 app = typer.Typer(
@@ -29,10 +29,11 @@ for command in (
     planning.cost,
     steps.surgery,
     training.finetune,
-    steps.compare,
+    compare.compare,
+    compare.import_clip,
+    compare.export_comparison,
     steps.study,
     evaluation.evaluate,
-    doctor.doctor,
     evaluation.evaluate_suite,
     evaluation.export_vbench,
     evaluation.vocabulary,

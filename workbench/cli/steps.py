@@ -101,34 +101,6 @@ def surgery(
     show(made.to_json(), as_json=as_json, prose=str(made.path))
 
 
-def compare(
-    prompt: PromptOption,
-    model: Annotated[str | None, typer.Option("--model", help="A student folder.")] = None,
-    plan: Annotated[
-        str | None, typer.Option("--plan", help="A plan file or short name; with --bank.")
-    ] = None,
-    bank: Annotated[Path | None, typer.Option("--bank", help="Folder of the measured cells.")] = None,
-    seed: SeedOption = 0,
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    *,
-    detach: DetachOption = False,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Generate with teacher and student, same prompt and seed, and set the clips side by side."""
-    settings = stated(
-        model=None if model is None else model_name(model),
-        plan=None if plan is None else plan_name(plan),
-        bank=None if bank is None else str(bank.absolute()),
-        prompt=prompt,
-        seed=seed,
-        steps=steps,
-        guidance=guidance,
-    )
-    queue_step("compare", settings, title=prompt, workspace=workspace, as_json=as_json, detach=detach)
-
-
 def study(
     preset: Annotated[
         str, typer.Option("--preset", help="quickstart (minutes) or smoke (seconds).")

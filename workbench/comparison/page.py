@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -70,7 +70,7 @@ def made_line(record: Comparison) -> str:
     )
 
 
-def inline_modules(names: tuple[str, ...]) -> str:
+def inline_modules(names: Sequence[str]) -> str:
     """Return script modules of the interface, with all they import, as one plain script.
 
     Each module becomes a constant with its exports, named like its file. Only named imports from the same
@@ -99,7 +99,7 @@ def _collect(folder: str, file: str, ordered: dict[str, str]) -> None:
 
 
 def _constant(file: str) -> str:
-    return file.removesuffix(".js").replace("-", "_")
+    return file.removesuffix(".js").replace("-", "_") + "_module"
 
 
 def _row(prompt: str, clip: Mapping[str, Any], labels: list[str]) -> str:

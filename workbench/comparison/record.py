@@ -1,8 +1,7 @@
-"""What is kept of a comparison: `comparison.json`, and how a player shows it. Knows no model."""
+"""What is kept of a comparison: `comparison.json`. Knows no model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,34 +12,15 @@ from workbench.sampling import GenerateConfig
 from workbench.types import StrictModel
 from workbench.workspace import read_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "comparison.json"
 PAGE = "index.html"
 
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class ComparedClip(StrictModel):
-    """One of the two clips.
-
-    Attributes:
-        path: file name inside the folder of the comparison.
-        plan: operator of every block, in order.
-        seconds: wall-clock time from prompt to frames, measured; `decode_seconds` is the end of it.
-        tflop: operations of the transformer for the whole clip, counted, 1e12.
-    """
-
-    role: Literal["teacher", "student"]
-    name: str
-    path: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.mp4$")]
-    plan: tuple[str, ...]
-    seconds: NotNegative
-    decode_seconds: NotNegative
-    tflop: NotNegative
-
-
 class Fidelity(StrictModel):
-    """The student's frames against the teacher's.
+    """A clip's frames against the teacher's of the same prompt.
 
     Attributes:
         psnr: decibel by frame; None where a frame is equal.
@@ -55,30 +35,90 @@ class Fidelity(StrictModel):
     equal_frames: int
 
 
+class ComparedClip(StrictModel):
+    """One clip.
+
+    Attributes:
+        row, column: which prompt, and which of the columns; column 0 is the reference.
+        path: file name inside the folder of the comparison.
+        plan: operator of every block, in order; empty for an imported clip.
+        seconds: wall-clock time from prompt to frames, measured; `decode_seconds` is the end of it. None for
+            an imported clip, like all that only a model can tell.
+        tflop: operations of the transformer for the whole clip, counted, 1e12.
+        peak_bytes: most memory in use while the clip was made, measured: on a GPU what torch allocated, on a
+            CPU what the whole process held.
+        metrics: against the teacher; None for the teacher, and where size or length differ.
+        verdicts: by attribute that the prompt states; empty outside the embedded world.
+        motion_ratio: how much moves, over how much moves in the teacher's clip.
+    """
+
+    row: Annotated[int, Field(ge=0)] = 0
+    column: Annotated[int, Field(ge=0)] = 0
+    role: Literal["teacher", "student", "imported"]
+    name: str
+    path: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.mp4$")]
+    plan: tuple[str, ...] = ()
+    linear_branch: bool = True
+    seconds: NotNegative | None = None
+    decode_seconds: NotNegative | None = None
+    tflop: NotNegative | None = None
+    peak_bytes: Annotated[int, Field(ge=0)] | None = None
+    metrics: Fidelity | None = None
+    verdicts: dict[str, Literal["right", "wrong", "undecided"]] = Field(default_factory=dict)
+    motion_ratio: NotNegative | None = None
+
+
+class Column(StrictModel):
+    """What one column is.
+
+    Attributes:
+        student: id of the student folder, "" for the teacher and for a plan over a bank.
+        bank: id of the bank folder of such a plan.
+        plan: short name, "" for an imported clip.
+        cost: ratios of the plan, see `planning.Cost`.
+    """
+
+    role: Literal["teacher", "student", "imported"]
+    name: str
+    student: str = ""
+    bank: str = ""
+    plan: str = ""
+    linear_branch: bool = True
+    cost: dict[str, float] = Field(default_factory=dict)
+
+
 class Comparison(StrictModel):
     """The content of `comparison.json`.
 
     Attributes:
-        settings: of both clips, defaults written out; `model` is the teacher's.
+        settings: of all clips, defaults written out; `model` is the teacher's, `prompt` the first row's.
+        prompts: the rows. Empty in comparisons of schema 1, as are `columns`; `read` fills them in.
         model: name and fingerprint of the teacher.
-        plan: short name; the clips list the operator of every block.
-        cost: ratios of the plan, see `planning.Cost`.
+        student, plan, metrics, cost: of the first column beside the teacher on the first prompt.
         made: device, dtype, versions and date of the measurement.
+        restore: the configuration that made it.
     """
 
     schema_version: int = SCHEMA_VERSION
     settings: GenerateConfig
+    prompts: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
     model: dict[str, str]
     student: str = ""
     plan: str
     size: tuple[int, int, int]
     tokens: int
     fps: int
-    clips: Annotated[tuple[ComparedClip, ...], Field(min_length=2, max_length=2)]
-    metrics: Fidelity
+    clips: Annotated[tuple[ComparedClip, ...], Field(min_length=2)]
+    metrics: Fidelity | None
     cost: dict[str, float]
     made: dict[str, str]
     notes: tuple[str, ...] = ()
+    restore: dict[str, Any] = Field(default_factory=dict)
+
+    def at(self, row: int, column: int) -> ComparedClip | None:
+        """Return the clip of a row and a column, None where there is none."""
+        return next((clip for clip in self.clips if (clip.row, clip.column) == (row, column)), None)
 
 
 def read(folder: Path) -> Comparison:
@@ -99,7 +139,28 @@ def read(folder: Path) -> Comparison:
             f"{what} was made by a newer version (schema {version}; this is {SCHEMA_VERSION}); "
             "update the workbench."
         )
-    return Comparison.parse(data, what=what)
+    return _filled(Comparison.parse(data, what=what))
+
+
+def _filled(comparison: Comparison) -> Comparison:
+    """Return a comparison of schema 1 as one of today: one prompt, teacher and student."""
+    if comparison.columns:
+        return comparison
+    teacher, student = comparison.clips[:2]
+    columns = (
+        Column(role="teacher", name=teacher.name),
+        Column(
+            role="student",
+            name=student.name,
+            student=comparison.student,
+            plan=comparison.plan,
+            cost=comparison.cost,
+        ),
+    )
+    clips = (teacher, student.model_copy(update={"column": 1, "metrics": comparison.metrics}))
+    return comparison.model_copy(
+        update={"prompts": (comparison.settings.prompt,), "columns": columns, "clips": clips}
+    )
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -112,79 +173,3 @@ def load(folder: Path) -> dict[str, Any]:
     for clip in document["clips"]:
         clip["path"] = str(folder / clip["path"])
     return document
-
-
-def player_data(comparison: Comparison, address: Callable[[str], str] = str) -> dict[str, Any]:
-    """Return what the player shows.
-
-    Args:
-        comparison: as read.
-        address: from the file name of a clip to where the browser finds it.
-    """
-    return {
-        "prompt": comparison.settings.prompt,
-        "seed": comparison.settings.seed,
-        "fps": comparison.fps,
-        "frames": comparison.size[0],
-        "clips": [
-            {
-                "role": clip.role,
-                "name": clip.name,
-                "plan": list(clip.plan),
-                "url": address(clip.path),
-                "facts": [
-                    ["transformer", *operations(clip.tflop)],
-                    ["measured", f"{clip.seconds:.1f}", "s"],
-                ],
-            }
-            for clip in comparison.clips
-        ],
-        "readouts": _readouts(comparison),
-        "curves": {"psnr": list(comparison.metrics.psnr), "ssim": list(comparison.metrics.ssim)},
-    }
-
-
-def operations(tflop: float) -> tuple[str, str]:
-    """Return a number of operations with its unit, three digits."""
-    for scale, unit in ((1e-3, "PFLOP"), (1.0, "TFLOP"), (1e3, "GFLOP")):
-        if tflop * scale >= 1:
-            return f"{tflop * scale:.3g}", unit
-    return f"{tflop * 1e6:.3g}", "MFLOP"
-
-
-def _readouts(comparison: Comparison) -> list[dict[str, str]]:
-    """Return the figures beside the clips: how near the student is, and what it costs."""
-    metrics, cost = comparison.metrics, comparison.cost
-    teacher, student = comparison.clips
-    equal = f"{metrics.equal_frames} of {len(metrics.psnr)} frames are equal" if metrics.equal_frames else ""
-    return [
-        {
-            "label": "PSNR",
-            "value": "equal" if metrics.mean_psnr is None else f"{metrics.mean_psnr:.1f}",
-            "unit": "" if metrics.mean_psnr is None else "dB",
-            "note": equal or "mean of all frames",
-        },
-        {
-            "label": "SSIM",
-            "value": f"{metrics.mean_ssim:.3f}".replace("0.", ".", 1),
-            "note": "mean of all frames",
-        },
-        {
-            "label": "attention",
-            "value": f"{100 * cost['attention_ratio']:.0f}",
-            "unit": "%",
-            "note": "of softmax FLOPs, counted",
-        },
-        {
-            "label": "transformer",
-            "value": f"{100 * cost['dit_ratio']:.0f}",
-            "unit": "%",
-            "note": "of all its FLOPs, counted",
-        },
-        {
-            "label": "time",
-            "value": f"{student.seconds / teacher.seconds:.2f}" if teacher.seconds else "–",
-            "unit": "×",
-            "note": f"{student.seconds:.1f} s for {teacher.seconds:.1f} s, one run each",
-        },
-    ]

@@ -89,9 +89,11 @@ def _check_surgery(config: surgery.SurgeryConfig) -> None:
 
 def _check_comparison(config: comparison.CompareConfig) -> None:
     comparison.check(config)
-    if config.plan:
-        _check_cells(config.plan, config.bank)
-    _check_clip(config)
+    for side in config.columns:
+        if side.plan:
+            _check_cells(side.plan, side.bank)
+    teacher = next((side.model for side in config.columns if side.model and not config.sides), config.model)
+    comparison.check_rows(config, surgery.open_facts(teacher)[0])
 
 
 def _check_times(config: operator_times.TimesConfig) -> None:

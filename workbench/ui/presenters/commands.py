@@ -13,12 +13,31 @@ from workbench.workspace import Workspace
 def command_line(kind: str, settings: Mapping[str, Any], workspace: Workspace) -> str:
     """Return the command that queues the same job in the same workspace."""
     words = ["workbench", kind]
-    for name, value in settings.items():
+    for name, value in comparison_options(settings) if kind == "compare" else settings.items():
         if value is None or value == "":
+            continue
+        if value is True:
+            words.append(f"--{name.replace('_', '-')}")
             continue
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         words += [f"--{name.replace('_', '-')}", text]
     return shlex.join([*words, "--workspace", str(workspace.root)])
+
+
+def comparison_options(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the settings of a comparison as options: one for each prompt, student folder and plan."""
+    sides = settings.get("sides", ())
+    with_branch = [side for side in sides if side.get("linear_branch", True)]
+    options = [("prompt", text) for text in (settings["prompt"], *settings.get("more_prompts", ()))]
+    options += [("model", side["model"]) for side in with_branch if side.get("model")]
+    options += [("plan", side["plan"]) for side in with_branch if side.get("plan")]
+    options += [("bank", bank) for bank in dict.fromkeys(side.get("bank", "") for side in with_branch)]
+    options += [("branch_off", True)] if len(with_branch) < len(sides) else []
+    taken = ("prompt", "more_prompts", "sides")
+    teacher = {"model": "teacher"} if sides else {}
+    return options + [
+        (teacher.get(name, name), value) for name, value in settings.items() if name not in taken
+    ]
 
 
 def work_units(kind: str, config: Mapping[str, Any], *, num_blocks: int, default_steps: int) -> float:
@@ -27,6 +46,10 @@ def work_units(kind: str, config: Mapping[str, Any], *, num_blocks: int, default
         blocks = config.get("blocks")
         cells = (num_blocks if blocks is None else len(blocks)) * len(config.get("rates", ()))
         return float(cells * int(config.get("updates") or 1))
+    if kind == "compare":
+        columns = 1 + max(1, len(config.get("sides") or ()))
+        clips = columns * (1 + len(config.get("more_prompts") or ()))
+        return float(clips * int(config.get("steps") or default_steps))
     return float(config.get("steps") or default_steps)
 
 
