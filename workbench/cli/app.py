@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from workbench.cli import compare, evaluation, jobs, planning, steps, training
+from workbench.cli import compare, doctor, evaluation, jobs, planning, steps, training
 from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ for command in (
     compare.export_comparison,
     steps.study,
     evaluation.evaluate,
+    doctor.doctor,
     evaluation.evaluate_suite,
     evaluation.export_vbench,
     evaluation.vocabulary,
