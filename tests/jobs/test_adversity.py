@@ -162,6 +162,9 @@ def test_a_workspace_that_becomes_read_only_is_named_and_keeps_its_jobs(tmp_path
                 Workspace.open(place)
             with pytest.raises(InputError, match=r"Cannot write 'workbench.sqlite'"):
                 queue.submit("demo", {})
+            with pytest.raises(InputError, match=r"Cannot write '\.dispatch\.lock'"):
+                queue.dispatch()
+            assert not is_held(queue.folder(job.id))
             assert make_read_only(place, on=False)
             assert [kept.id for kept in queue.list()] == [job.id]
             assert wait_for(queue, job.id).state == "done"

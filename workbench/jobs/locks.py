@@ -93,8 +93,16 @@ class JobLock:
 
     @classmethod
     def take(cls, job_folder: Path) -> JobLock | None:
-        """Return the lock, or None while another process holds it."""
-        descriptor = os.open(job_folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Return the lock, or None while another process holds it.
+
+        Raises:
+            InputError: the folder is missing or cannot be written.
+        """
+        place = job_folder / LOCK_NAME
+        try:
+            descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise disk_error(place, error) from error
         if lock_descriptor(descriptor, blocking=False):
             return cls(descriptor)
         os.close(descriptor)
@@ -133,7 +141,7 @@ class JobLock:
 def is_held(job_folder: Path) -> bool:
     """Whether a live process holds the job's lock; a missing folder has no holder."""
     try:
-        descriptor = os.open(job_folder / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(job_folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
@@ -151,6 +159,8 @@ def dispatch_lock(workspace: Workspace) -> Iterator[bool]:
     except Timeout:
         yield False
         return
+    except OSError as error:
+        raise disk_error(workspace.root / ".dispatch.lock", error) from error
     try:
         yield True
     finally:
