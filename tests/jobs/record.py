@@ -1,11 +1,13 @@
 """Run the full matrices of the jobs and write what they counted to docs/results/reliability.json.
 
-python -m tests.jobs.record              all of them, about an hour on one core
-python -m tests.jobs.record save_kills   one; the others keep their recorded results
+python -m tests.jobs.record              those not recorded for this code; can be cut and repeated
+python -m tests.jobs.record save_kills   one, in any case; the others keep their recorded results
+python -m tests.jobs.record --list       what is recorded, what is not, and the minutes each took last
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -21,12 +23,17 @@ from typing import Any
 
 import psutil
 
-from tests.jobs import matrices
+from tests.jobs import matrices, random_blows
 from tests.jobs.test_tensors import fuzz
 from tests.test_workspace import fuzz_configs
 from workbench.workspace import read_json, write_json
 
-RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "reliability.json"
+CHECKOUT = Path(__file__).resolve().parents[2]
+RESULTS = CHECKOUT / "docs" / "results" / "reliability.json"
+SOURCES = (
+    "workbench/jobs/*.py", "workbench/worker.py", "workbench/workspace.py",
+    "tests/jobs/demo.py", "tests/jobs/matrices.py", "tests/jobs/random_blows.py",
+)  # fmt: skip
 
 
 def stage_kills(folder: Path, *, repeats: int = 5) -> dict[str, Any]:
@@ -66,32 +73,66 @@ MATRICES: dict[str, Callable[[Path], Any]] = {
     ),
     "not_a_number": lambda folder: matrices.not_a_number(folder, steps=_random_steps(20)),
     "cancel_latency_seconds": lambda folder: matrices.cancel_latency(folder, repeats=100),
+    "out_of_memory": matrices.out_of_memory,
+    "random_blows": lambda folder: random_blows.chaos(folder, jobs=10, blows=100, seed=1),
     "stage_kills": stage_kills,
     "soak": lambda folder: matrices.soak(folder, jobs=500),
 }
 
 
-def main(names: list[str]) -> None:
-    """Run the named matrices (all without a name) and write each result as soon as it is there."""
+def main(words: list[str]) -> None:
+    """Run the named matrices, or all that are not recorded for this code; write each result at once."""
+    if words == ["--list"]:
+        sys.stdout.write("".join(f"{line}\n" for line in _listed()))
+        return
     os.nice(5)
-    for name in names or MATRICES:
+    for name in words or [name for name in MATRICES if not _is_recorded(name)]:
+        sources = sources_sha256()
         with tempfile.TemporaryDirectory() as folder:
             begun = time.monotonic()
             result = MATRICES[name](Path(folder))
             seconds = round(time.monotonic() - begun, 1)
-        recorded = read_json(RESULTS, what=RESULTS.name)["results"] if RESULTS.exists() else {}
+        recorded = _recorded()
         recorded[name] = {
             "result": json.loads(json.dumps(result)),
             "seconds": seconds,
             "load_average": round(os.getloadavg()[0], 1),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": f"python -m tests.jobs.record {name}",
+            "sources_sha256": sources,
             "hardware": hardware(),
             "versions": {package: version(package) for package in ("torch", "safetensors", "filelock")}
             | {"python": platform.python_version()},
         }
         write_json(RESULTS, {"results": recorded})
         sys.stderr.write(f"{name}: {json.dumps(result)} ({seconds} s)\n")
+
+
+def sources_sha256() -> str:
+    """Return a digest of the code that the results depend on."""
+    digest = hashlib.sha256()
+    for pattern in SOURCES:
+        for path in sorted(CHECKOUT.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _recorded() -> dict[str, Any]:
+    return dict(read_json(RESULTS, what=RESULTS.name)["results"]) if RESULTS.exists() else {}
+
+
+def _is_recorded(name: str) -> bool:
+    return bool(_recorded().get(name, {}).get("sources_sha256") == sources_sha256())
+
+
+def _listed() -> list[str]:
+    lines = []
+    for name in MATRICES:
+        entry = _recorded().get(name)
+        state = "not recorded" if entry is None else "recorded" if _is_recorded(name) else "of other code"
+        took = "" if entry is None else f"{entry['seconds'] / 60:6.1f} min  {entry['date'][:10]}"
+        lines.append(f"{name:<24} {state:<14} {took}")
+    return lines
 
 
 def hardware() -> str:

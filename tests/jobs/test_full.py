@@ -49,6 +49,16 @@ def test_a_hundred_and_eighty_kills(tmp_path: Path) -> None:
     assert (result["runs"], result["wrong"]) == (180, [])
 
 
+def test_out_of_memory_in_each_way(tmp_path: Path) -> None:
+    states = MATRICES["out_of_memory"](tmp_path)
+    assert states == {"limit": "oom", "cuda": "oom", "killed for memory": "oom", "the next job": "done"}
+
+
+def test_a_hundred_random_blows(tmp_path: Path) -> None:
+    counts = MATRICES["random_blows"](tmp_path)
+    assert (counts["exact"], counts["twice"], counts["litter"]) == (10, False, 0), counts
+
+
 def test_five_hundred_tiny_jobs(tmp_path: Path) -> None:
     result = MATRICES["soak"](tmp_path)
     assert (result["done"], result["twice"], result["litter"]) == (500, False, 0)
