@@ -40,7 +40,7 @@ from kernels.hybrid_attention import (
     init_map_parameters,
     resolve_impl,
 )
-from kernels.hybrid_attention.triton_tiles import TILES_BY_CAPABILITY, Tiles, TileSet
+from kernels.hybrid_attention.triton_tiles import TILES_BY_CAPABILITY, TileSet
 from kernels.hybrid_attention.validation import Impl
 
 PASSES = ("forward", "distillation", "backward")
@@ -259,8 +259,7 @@ def cases(device: torch.device, passes: tuple[str, ...], impls: tuple[str, ...])
 def use_tiles(path: Path) -> None:
     """Take the best tiles of a tuning run in the place of those for its capability."""
     tuned = json.loads(path.read_text())
-    best = TileSet(**{name: Tiles(**tiles) for name, tiles in tuned["best"].items()})
-    TILES_BY_CAPABILITY[tuned["capability"]] = best
+    TILES_BY_CAPABILITY[tuned["capability"]] = TileSet.from_json(tuned["best"])
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from kernels.benchmarks.hybrid_attention import MAIN_SHAPE, draw_maps, with_tens
 from kernels.benchmarks.measuring import ResultFile, draw_heads, median_ms
 from kernels.hybrid_attention import triton_host
 from kernels.hybrid_attention.triton_gradients import FeatureGradient, map_gradients
-from kernels.hybrid_attention.triton_tiles import Tiles, tiles_for
+from kernels.hybrid_attention.triton_tiles import Tiles, TileSet, tiles_for
 
 CANDIDATES = {
     "apply": [
@@ -44,6 +44,11 @@ CANDIDATES = {
         Tiles(64, 64, 128, 8, 2),
     ],
 }
+
+
+def with_tiles(tile_set: TileSet, name: str, tiles: Tiles) -> TileSet:
+    """Return the set with the tiles of one kernel replaced."""
+    return TileSet.from_json({**asdict(tile_set), name: asdict(tiles)})
 
 
 def main() -> None:
@@ -79,7 +84,13 @@ def main() -> None:
     def run_backward(tiles: Tiles) -> Callable[[int], object]:
         arguments_of_map = triton_host.map_arguments(built, query)
         return lambda _: map_gradients(
-            query, built, gradient, arguments_of_map, rate=0, tiles=tiles, needs_input=False
+            query,
+            built,
+            gradient,
+            arguments_of_map,
+            rate=0,
+            tile_set=replace(current, backward=tiles),
+            needs_input=False,
         )
 
     runs = {"apply": run_apply, "state": run_state, "backward": run_backward}
@@ -97,7 +108,7 @@ def main() -> None:
                 continue
             out.add({"kernel": name, **asdict(tiles), "ms": round(ms, 4)})
             if ms < fastest:
-                fastest, best = ms, replace(best, **{name: tiles})
+                fastest, best = ms, with_tiles(best, name, tiles)
     out.result["capability"] = capability
     out.result["best"] = asdict(best)
     out.write()

@@ -1,22 +1,23 @@
-"""Gradients of the linear branch on a GPU: two Triton kernels around torch's matrix products.
+"""Gradients of the linear branch on a GPU: a Triton kernel for each map, then sums over tokens.
 
 Deterministic: no atomics, sums over tokens are matrix products. Temporary memory: four tensors [B*H, N,
-width] in the dtype of the inputs, for one map at a time.
+width] in the dtype of the inputs (three where phi is not asked for), for one map at a time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from kernels.hybrid_attention import triton_backward
+from kernels.hybrid_attention import triton_backward, triton_one_pass
 from kernels.hybrid_attention.feature_map import MapParameters
 from kernels.hybrid_attention.sdpa import linear_tokens, rows_by_head
-from kernels.hybrid_attention.triton_tiles import Tiles, linear_indexing
+from kernels.hybrid_attention.triton_tiles import Tiles, TileSet, linear_indexing
 
 
 class MapGradients(NamedTuple):
@@ -24,7 +25,7 @@ class MapGradients(NamedTuple):
 
     parameters: list[Tensor]
     input_rows: Tensor | None
-    phi_rows: Tensor
+    phi_rows: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,44 +67,59 @@ def output_gradients(
     return grad_sum, grad_mass
 
 
-def map_gradients(
+class Written(NamedTuple):
+    """Hold what a map's kernel wrote: [B*H, n, width] each, and sums of every tile [B*H, tiles, width]."""
+
+    phi: Tensor | None
+    hidden: Tensor
+    grad_psi: Tensor
+    grad_pre: Tensor
+    grad_scale: Tensor
+    grad_bias_1: Tensor
+    grad_bias_2: Tensor
+
+
+def run_map_kernel(
     x: Tensor,
-    parameters: MapParameters,
+    num_features: int,
     gradient: FeatureGradient,
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     *,
     rate: int,
-    tiles: Tiles,
-    needs_input: bool,
-) -> MapGradients:
-    """Differentiate one map at all tokens of ``x`` [B, N, H, D] (rate 0) or at the linear ones (rate > 1)."""
+    tile_set: TileSet,
+    needs_phi: bool,
+) -> Written:
+    """Run the kernel that the plan of ``tile_set`` names, for all tokens (rate 0) or the linear ones."""
     batch, tokens, heads, head_dim = x.shape
     count = tokens - (tokens + rate - 1) // rate if rate > 1 else tokens
     tensors, choices = arguments
     choices = {name: value for name, value in choices.items() if name != "HAS_MAP"}
-    width, num_features = choices["W"], parameters.num_features
-    tiles = tiles.fit(hidden=width, features=num_features)
-    rows = batch * heads
-    phi, grad_psi = (x.new_empty(rows, count, num_features) for _ in range(2))
-    hidden, grad_pre = (x.new_empty(rows, count, width) for _ in range(2))
+    one_pass, width, rows = tile_set.gradients.one_pass, choices["W"], batch * heads
+    tiles = (tile_set.one_pass if one_pass else tile_set.backward).fit(hidden=width, features=num_features)
+    needs_phi = needs_phi or not one_pass
     num_tiles = triton.cdiv(count, tiles.tokens)
-    grad_scale, grad_bias_1, grad_bias_2 = (
-        x.new_empty(rows, num_tiles, size, dtype=torch.float32) for size in (1, width, num_features)
+    written = Written(
+        x.new_empty(rows, count, num_features) if needs_phi else None,
+        x.new_empty(rows, count, width),
+        x.new_empty(rows, count, num_features),
+        x.new_empty(rows, count, width),
+        *(x.new_empty(rows, num_tiles, size, dtype=torch.float32) for size in (1, width, num_features)),
     )
-    triton_backward.map_backward_kernel[(num_tiles, rows)](
+    if one_pass:
+        kernel = triton_one_pass.map_backward_one_pass_kernel
+        blocks = {"STORE_PHI": needs_phi, "STAGES": tiles.stages}
+    else:
+        kernel = triton_backward.map_backward_kernel
+        blocks = {"BLOCK_W": tiles.hidden}
+    kernel[(num_tiles, rows)](
         x,
         *tensors[:5],
         gradient.left,
         gradient.right,
         gradient.column if gradient.row is None else gradient.row,
         gradient.column,
-        phi,
-        hidden,
-        grad_psi,
-        grad_pre,
-        grad_scale,
-        grad_bias_1,
-        grad_bias_2,
+        written.hidden if written.phi is None else written.phi,
+        *written[1:],
         *x.stride()[:3],
         *gradient.left.stride()[:3],
         tensors[5],
@@ -114,31 +130,115 @@ def map_gradients(
         D=head_dim,
         F=num_features,
         BLOCK_N=tiles.tokens,
-        BLOCK_W=tiles.hidden,
         BLOCK_F=tiles.features,
         HAS_ROW=gradient.row is not None,
         EXACT=x.dtype == torch.float32,
         num_warps=tiles.warps,
         num_stages=tiles.stages,
+        **blocks,
         **choices,
     )
-    x_rows = rows_by_head(linear_tokens(x, rate) if rate > 1 else x)
+    return written
+
+
+def map_gradients(
+    x: Tensor,
+    parameters: MapParameters,
+    gradient: FeatureGradient,
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    *,
+    rate: int,
+    tile_set: TileSet,
+    needs_input: bool,
+    needs_phi: bool = True,
+) -> MapGradients:
+    """Differentiate one map at all tokens of ``x`` [B, N, H, D] (rate 0) or at the linear ones (rate > 1)."""
+    batch, heads = x.shape[0], x.shape[2]
+    written = run_map_kernel(
+        x, parameters.num_features, gradient, arguments, rate=rate, tile_set=tile_set, needs_phi=needs_phi
+    )
+    if tile_set.gradients.split_products:
+        hidden, grad_psi, grad_pre = (rows_as_heads(part, batch) for part in written[1:4])
+        grad_weight_1, _ = token_products(x, grad_pre, rate=rate, tiles=tile_set.products)
+        grad_weight_2, _ = token_products(hidden, grad_psi, tiles=tile_set.products)
+    else:
+        x_rows = rows_by_head(linear_tokens(x, rate) if rate > 1 else x)
+        grad_weight_1 = torch.bmm(x_rows.transpose(1, 2), written.grad_pre)
+        grad_weight_2 = torch.bmm(written.hidden.transpose(1, 2), written.grad_psi)
     per_row = (
-        torch.bmm(x_rows.transpose(1, 2), grad_pre),
-        grad_bias_1.sum(dim=1),
-        torch.bmm(hidden.transpose(1, 2), grad_psi),
-        grad_bias_2.sum(dim=1),
-        grad_scale.sum(dim=(1, 2)),
+        grad_weight_1,
+        written.grad_bias_1.sum(dim=1),
+        grad_weight_2,
+        written.grad_bias_2.sum(dim=1),
+        written.grad_scale.sum(dim=(1, 2)),
     )
     found = [part.unflatten(0, (batch, heads)).float().sum(dim=0) for part in per_row]
     if parameters.log_scale.dim() == 0:
         found[4] = found[4].sum()
     input_rows = None
     if needs_input:
-        weight_1 = tensors[0].repeat(batch, 1, 1) if batch > 1 else tensors[0]
-        input_rows = torch.bmm(grad_pre, weight_1.transpose(1, 2))
+        weight_1 = arguments[0][0].repeat(batch, 1, 1) if batch > 1 else arguments[0][0]
+        input_rows = torch.bmm(written.grad_pre, weight_1.transpose(1, 2))
     dtypes = (tensor.dtype for tensor in parameters.tensors)
-    return MapGradients([g.to(dtype) for g, dtype in zip(found, dtypes, strict=True)], input_rows, phi)
+    converted = [g.to(dtype) for g, dtype in zip(found, dtypes, strict=True)]
+    return MapGradients(converted, input_rows, written.phi)
+
+
+def rows_as_heads(rows: Tensor, batch: int) -> Tensor:
+    """View [B*H, n, width] as [B, n, H, width]."""
+    return rows.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def token_products(
+    a: Tensor, b: Tensor, vector: Tensor | None = None, *, rate: int = 0, tiles: Tiles
+) -> tuple[Tensor, Tensor | None]:
+    """Return a^T b [B*H, A, B] and, with a vector [B*H, n], a^T vector [B*H, A], in fp32, summed over tokens.
+
+    a [B, n, H, A] and b [B, n, H, B]; where ``rate`` > 1, a is read at the linear tokens of [B, N, H, A].
+    """
+    batch, count, heads, width_b = b.shape
+    width_a, rows = a.shape[3], batch * heads
+    tiles = tiles.fit(hidden=width_a, features=width_b)
+    blocks = (width_a // tiles.hidden) * (width_b // tiles.features)
+    num_tiles = triton.cdiv(count, tiles.tokens)
+    processors = multiprocessors(a.device)
+    splits = max(1, min(num_tiles, 2 * processors // (blocks * rows)))
+    tiles_per_split = triton.cdiv(num_tiles, splits)
+    splits = triton.cdiv(num_tiles, tiles_per_split)
+    out = a.new_empty(splits, rows, width_a, width_b, dtype=torch.float32)
+    vector_out = out if vector is None else a.new_empty(splits, rows, width_a, dtype=torch.float32)
+    group, skip = linear_indexing(rate)
+    triton_one_pass.token_products_kernel[(blocks, splits, rows)](
+        a,
+        b,
+        out if vector is None else vector,
+        out,
+        vector_out,
+        *a.stride()[:3],
+        *b.stride()[:3],
+        count,
+        group,
+        skip,
+        0,
+        tiles_per_split,
+        H=heads,
+        A=width_a,
+        B=width_b,
+        BLOCK_A=tiles.hidden,
+        BLOCK_B=tiles.features,
+        BLOCK_N=tiles.tokens,
+        STAGES=tiles.stages,
+        HAS_VECTOR=vector is not None,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
+    )
+    return out.sum(dim=0), None if vector is None else vector_out.sum(dim=0)
+
+
+@lru_cache
+def multiprocessors(device: torch.device) -> int:
+    """Return the number of multiprocessors of a GPU; 2 where there is none (the interpreter)."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
 def linear_branch_gradients(
@@ -149,7 +249,7 @@ def linear_branch_gradients(
     grads: tuple[Tensor, Tensor],
     *,
     rate: int,
-    tiles: Tiles,
+    tile_set: TileSet,
     needs: list[bool],
 ) -> list[Tensor | None]:
     """Return the gradients of query, key, value (None where not needed) and of the ten tensors of both maps.
@@ -159,47 +259,70 @@ def linear_branch_gradients(
     query, key, value = inputs
     grad_sum, grad_mass = grads
     state_mean, mass_mean, count = state
-    batch, _, heads, _ = query.shape
+    batch = query.shape[0]
     from_query = map_gradients(
         query,
         maps[0],
         FeatureGradient(grad_sum, state_mean, grad_mass, mass_mean, float(count)),
         arguments[0],
         rate=0,
-        tiles=tiles,
+        tile_set=tile_set,
         needs_input=needs[0],
     )
-    phi_columns = from_query.phi_rows.transpose(1, 2)
-    grad_state = torch.bmm(phi_columns, rows_by_head(grad_sum / count))
-    grad_column = torch.bmm(phi_columns, (grad_mass / count).to(phi_columns.dtype).unsqueeze(2)).squeeze(2)
+    assert from_query.phi_rows is not None
+    grad_state, grad_column = state_gradients(
+        from_query.phi_rows, grad_sum, grad_mass, count=count, tile_set=tile_set
+    )
     query_grad, query_parameters = from_query.input_rows, from_query.parameters
-    del from_query, phi_columns
+    del from_query
     from_key = map_gradients(
         key,
         maps[1],
-        FeatureGradient(value, grad_state, None, grad_column.float(), float(count)),
+        FeatureGradient(value, grad_state, None, grad_column, float(count)),
         arguments[1],
         rate=rate,
-        tiles=tiles,
+        tile_set=tile_set,
         needs_input=needs[1],
+        needs_phi=needs[2],
     )
-
-    def tokens_first(rows: Tensor) -> Tensor:
-        return rows.unflatten(0, (batch, heads)).transpose(1, 2)
-
-    def in_place(rows: Tensor) -> Tensor:
-        full = torch.zeros_like(key)
-        linear = torch.ones(key.shape[1], dtype=torch.bool, device=key.device)
-        if rate:
-            linear[::rate] = False
-        full[:, linear] = tokens_first(rows)
-        return full
-
     found: list[Tensor | None] = [None, None, None]
     if query_grad is not None:
-        found[0] = tokens_first(query_grad)
+        found[0] = rows_as_heads(query_grad, batch)
     if from_key.input_rows is not None:
-        found[1] = in_place(from_key.input_rows)
+        found[1] = among_kept(rows_as_heads(from_key.input_rows, batch), key, rate)
     if needs[2]:
-        found[2] = in_place(torch.bmm(from_key.phi_rows, grad_state) * count)
+        assert from_key.phi_rows is not None
+        value_rows = torch.bmm(from_key.phi_rows, grad_state * count)
+        found[2] = among_kept(rows_as_heads(value_rows, batch), key, rate)
     return [*found, *query_parameters, *from_key.parameters]
+
+
+def state_gradients(
+    phi_rows: Tensor, grad_sum: Tensor, grad_mass: Tensor, *, count: int, tile_set: TileSet
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of state [B*H, F, D] and mass [B*H, F] (fp32), both divided by ``count``."""
+    batch = grad_sum.shape[0]
+    if tile_set.gradients.split_products:
+        phi = rows_as_heads(phi_rows, batch)
+        grad_state, grad_column = token_products(phi, grad_sum, grad_mass, tiles=tile_set.products)
+        assert grad_column is not None
+        return (grad_state / count).to(grad_sum.dtype), grad_column / count
+    columns = phi_rows.transpose(1, 2)
+    grad_state = torch.bmm(columns, rows_by_head(grad_sum / count))
+    grad_column = torch.bmm(columns, (grad_mass / count).to(columns.dtype).unsqueeze(2)).squeeze(2)
+    return grad_state, grad_column.float()
+
+
+def among_kept(linear: Tensor, like: Tensor, rate: int) -> Tensor:
+    """Place rows of linear tokens [B, n, H, D] among the kept ones, which get zeros; rate 0 keeps none."""
+    if not rate:
+        return linear
+    full = torch.empty_like(like)
+    full[:, ::rate] = 0
+    whole = like.shape[1] // rate
+    head, tail = full[:, : whole * rate], full[:, whole * rate + 1 :]
+    head.unflatten(1, (whole, rate))[:, :, 1:] = linear[:, : whole * (rate - 1)].unflatten(
+        1, (whole, rate - 1)
+    )
+    tail.copy_(linear[:, whole * (rate - 1) :])
+    return full

@@ -290,16 +290,13 @@ class TritonHybrid(torch.autograd.Function):
                 (*state, ctx.count),
                 grads,
                 rate=rate or 0,
-                tiles=tile_set.backward,
+                tile_set=tile_set,
                 needs=list(ctx.needs_input_grad[:3]),
             )
             found = [*linear[:3], None, None, *linear[3:]]
         if ctx.branch is not None:
             softmax_grads = _softmax_gradients(ctx, grads[0], query, key, value, (own, output, weight, peak))
-            found[:3] = [
-                part if linear is None else linear + part
-                for linear, part in zip(found[:3], softmax_grads, strict=True)
-            ]
+            found[:3] = _join(found[:3], softmax_grads, key, rate)
         return (*found[:5], None, None, *found[5:])
 
 
@@ -311,7 +308,7 @@ def _softmax_gradients(
     value: Tensor,
     saved: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
 ) -> list[Tensor]:
-    """Return gradients of query, key and value through the softmax branch, kept keys back in place."""
+    """Return gradients of query, kept keys and kept values through the softmax branch."""
     own, merged, weight, peak = saved
     rate = ctx.options.rate
     kept_key, kept_value = key[:, ::rate], value[:, ::rate]
@@ -323,9 +320,17 @@ def _softmax_gradients(
     if peak is not None:
         grad_peak = (softmax_grad.float() * (merged.float() - own)).sum(dim=-1) / math.sqrt(query.shape[-1])
         grad_query, grad_key = add_peak_gradient(grad_query, grad_key, query, kept_key, grad_peak, peak)
-    full = [torch.zeros_like(key), torch.zeros_like(value)]
-    full[0][:, ::rate], full[1][:, ::rate] = grad_key, grad_value
-    return [grad_query, *full]
+    return [grad_query, grad_key, grad_value]
+
+
+def _join(linear: list[Tensor | None], softmax: list[Tensor], key: Tensor, rate: int) -> list[Tensor | None]:
+    """Add the gradients of both branches; those of the softmax branch are of the kept keys alone."""
+    joined: list[Tensor | None] = [softmax[0] if linear[0] is None else softmax[0] + linear[0]]
+    for of_all, of_kept in zip(linear[1:], softmax[1:], strict=True):
+        full = torch.zeros_like(key) if of_all is None else of_all
+        full[:, ::rate] += of_kept
+        joined.append(full)
+    return joined
 
 
 def _gradients_of_features(

@@ -6,6 +6,7 @@ Only sm_90 was timed. The other rows are chosen by shared memory and registers a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 MIN_WIDTH, MAX_WIDTH = 16, 256
 
@@ -34,30 +35,62 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class GradientPlan:
+    """Say how a map is differentiated.
+
+    ``one_pass`` takes the kernel of ``triton_one_pass`` for a map (with ``TileSet.one_pass``) in the place of
+    that of ``triton_backward``; ``split_products`` sums over tokens in split programs in the place of torch's
+    batched matrix products.
+    """
+
+    one_pass: bool = False
+    split_products: bool = False
+
+
+@dataclass(frozen=True)
 class TileSet:
-    """Hold the tiles of the state kernel, of the apply kernel and of the backward of a map."""
+    """Hold the tiles of the state kernel, of the apply kernel and of the backward of a map.
+
+    ``products`` are the tokens, rows (``hidden``) and columns (``features``) of a tile of the split products.
+    """
 
     state: Tiles
     apply: Tiles
     backward: Tiles
+    one_pass: Tiles
+    products: Tiles
+    gradients: GradientPlan = GradientPlan()
+
+    @classmethod
+    def from_json(cls, data: dict[str, dict[str, Any]]) -> TileSet:
+        """Read what ``dataclasses.asdict`` wrote."""
+        tiles = {name: Tiles(**fields) for name, fields in data.items() if name != "gradients"}
+        return cls(**tiles, gradients=GradientPlan(**data.get("gradients", {})))
 
 
 HOPPER = TileSet(
     state=Tiles(tokens=128, hidden=64, features=128, warps=8, stages=2),
     apply=Tiles(tokens=128, hidden=64, features=256, warps=8, stages=2),
     backward=Tiles(tokens=64, hidden=64, features=64, warps=4, stages=2),
+    one_pass=Tiles(tokens=64, hidden=256, features=64, warps=8, stages=2),
+    products=Tiles(tokens=64, hidden=128, features=128, warps=8, stages=3),
 )
 AMPERE_DATACENTER = TileSet(
     state=Tiles(tokens=64, hidden=32, features=128, warps=8, stages=2),
     apply=Tiles(tokens=64, hidden=32, features=128, warps=8, stages=2),
     backward=Tiles(tokens=64, hidden=64, features=64, warps=8, stages=2),
+    one_pass=Tiles(tokens=32, hidden=256, features=32, warps=4, stages=1),
+    products=Tiles(tokens=32, hidden=128, features=128, warps=8, stages=3),
 )
 CONSUMER = TileSet(
     state=Tiles(tokens=64, hidden=32, features=64, warps=4, stages=1),
     apply=Tiles(tokens=64, hidden=32, features=64, warps=4, stages=1),
     backward=Tiles(tokens=64, hidden=32, features=32, warps=4, stages=2),
+    one_pass=Tiles(tokens=32, hidden=256, features=32, warps=4, stages=1),
+    products=Tiles(tokens=32, hidden=128, features=64, warps=4, stages=3),
 )
-FULL_PRECISION = TileSet(*(Tiles(tokens=32, hidden=32, features=32, warps=4, stages=1) for _ in range(3)))
+_SMALL = Tiles(tokens=32, hidden=32, features=32, warps=4, stages=1)
+FULL_PRECISION = TileSet(state=_SMALL, apply=_SMALL, backward=_SMALL, one_pass=_SMALL, products=_SMALL)
 TILES_BY_CAPABILITY = {
     80: AMPERE_DATACENTER,
     86: CONSUMER,

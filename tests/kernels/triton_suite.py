@@ -9,7 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kernels.hybrid_attention import hybrid_attention, hybrid_attention_from_maps, resolve_impl
+from kernels.hybrid_attention import (
+    hybrid_attention,
+    hybrid_attention_from_maps,
+    resolve_impl,
+    triton_host,
+)
+from kernels.hybrid_attention.triton_host import hardware
+from kernels.hybrid_attention.triton_tiles import GradientPlan
 from tests.kernels.inputs import draw_features, draw_maps, draw_qkv, error_in_eps, poisoned_memory
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -113,6 +120,15 @@ def test_gradients_from_maps(rate, stabilizer, train_inputs, dtype):
         precision = torch.finfo(dtype).eps / torch.finfo(got.dtype).eps
         limit = (GRADIENT_EPS if dtype == torch.float32 else 8) * (10 if is_scale else 1)
         assert error_in_eps(got, want) < limit * precision, index
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("train_inputs", [False, True])
+@pytest.mark.parametrize("rate", [None, 3])
+@pytest.mark.parametrize("plan", [GradientPlan(one_pass=True), GradientPlan(split_products=True)])
+def test_other_ways_to_the_gradients(monkeypatch, plan, rate, train_inputs, dtype):
+    monkeypatch.setattr(triton_host, "hardware", lambda x: (replace(hardware(x)[0], gradients=plan), 2))
+    test_gradients_from_maps(rate, "lse", train_inputs, dtype)
 
 
 @pytest.mark.parametrize("rate", [None, 3])
