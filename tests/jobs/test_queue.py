@@ -128,6 +128,9 @@ def test_the_list_of_states_is_the_documented_one() -> None:
     )
     assert set(states.ACTIVE) | set(states.ENDED) | {"queued"} == set(STATES)
     assert all(state in (states.__doc__ or "") for state in STATES)
+    page = (CHECKOUT / "docs" / "jobs.md").read_text(encoding="utf-8")
+    assert f"\n{' '.join(STATES)}\n" in page
+    assert (states.__doc__ or "").partition("\n\n")[2].strip() in page
 
 
 def test_metrics_are_read_once_and_survive_a_torn_line(tmp_path: Path) -> None:
