@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-SUITES = ["triton_suite.py", "stats_suite.py"]
+SUITES = ["triton_suite.py", "stats_suite.py", "elementwise_suite.py"]
 
 
 def run_suite(name: str, **environment: str) -> None:
