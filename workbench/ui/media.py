@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from workbench.workspace import Workspace
 
 HERE = Path(__file__).parent
-SERVED = {"clips": "clips", "comparisons": "comparisons", "captures": "captures"}
+SERVED = {"clips": "clips", "comparisons": "comparisons", "captures": "captures", "cache": "cache"}
 TYPES = {
     ".mp4": "video/mp4",
     ".png": "image/png",
