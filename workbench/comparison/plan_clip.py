@@ -9,13 +9,15 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
 from torch import Tensor, from_numpy
 
+from workbench.distillation import teacher_states, velocity_error
 from workbench.errors import InputError
+from workbench.evaluation.fidelity import MAX_PSNR, psnr
 from workbench.jobs.tensors import load_tensors, save_tensors
 from workbench.models import LoadedModel, ModelFacts, check_words
 from workbench.operators import Schedule, parse_rate
@@ -29,6 +31,8 @@ from workbench.workspace import Workspace, read_json, write_json
 FILE = "render.json"
 CLIP = "clip.mp4"
 FRAMES = "frames.safetensors"
+STATES = 2
+"""States of the teacher on which the velocity is compared: the same for every plan."""
 KEPT = 48
 """Clips that stay in the cache; older ones are made again when asked for."""
 
@@ -92,9 +96,11 @@ def render(config: RenderConfig, workspace: Workspace, *, reporter: Reporter) ->
         reference = _keep(teacher, sample(model, teacher, reporter=reporter), model, workspace, None)
     if not plan.converted or bank is None:
         return reference
+    reporter.stage("velocity error", 1)
+    velocity = velocity_error(model, plan, bank, teacher_states(model, workspace, count=STATES))
     install(model, plan, bank)
     made = sample(model, config, reporter=reporter)
-    folder = _keep(config, made, model, workspace, _frames(reference))
+    folder = _keep(config, made, model, workspace, _Reference(_frames(reference), velocity))
     _prune(workspace, keep={reference, folder})
     return folder
 
@@ -162,12 +168,17 @@ def render_key(config: RenderConfig) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _keep(
-    config: RenderConfig, made: Sample, model: LoadedModel, workspace: Workspace, reference: np.ndarray | None
-) -> Path:
-    from workbench.evaluation.fidelity import MAX_PSNR, psnr
+class _Reference(NamedTuple):
+    """What a plan's clip is set beside: the teacher's frames; and how far the plan moves its velocity."""
 
-    values = [] if reference is None else [float(value) for value in psnr(reference, made.frames)]
+    frames: np.ndarray
+    velocity_error: float
+
+
+def _keep(
+    config: RenderConfig, made: Sample, model: LoadedModel, workspace: Workspace, beside: _Reference | None
+) -> Path:
+    values = [] if beside is None else [float(value) for value in psnr(beside.frames, made.frames)]
     finite = [value for value in values if value < MAX_PSNR]
     key = render_key(config)
     facts = open_facts(config.model)[0]
@@ -178,6 +189,7 @@ def _keep(
         device=str(model.device),
         psnr=tuple(round(value, 3) if value < MAX_PSNR else None for value in values),
         mean_psnr=round(sum(finite) / len(finite), 3) if finite else None,
+        velocity_error=None if beside is None else beside.velocity_error,
     )
     with workspace.new_folder("cache", name=f"render {key}") as folder:
         write_mp4(folder.path / CLIP, made.frames, fps=facts.fps)

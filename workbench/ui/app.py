@@ -16,6 +16,7 @@ from workbench.jobs import Queue
 from workbench.ui.components import SHELL
 from workbench.ui.context import Context, Refresh, answering
 from workbench.ui.guard import MAX_BODY_BYTES, Guard
+from workbench.ui.handover import routes as handover_routes
 from workbench.ui.media import HERE, routes
 from workbench.ui.pages import attention, compare, home, plan, runs, train
 from workbench.ui.presenters import study as studies
@@ -37,7 +38,7 @@ def build_app(workspace: Workspace, *, model: str = "embedded") -> FastAPI:
     context = Context(workspace, str(folder.absolute()) if folder.is_dir() else model, Queue(workspace))
     context.facts  # noqa: B018  (an unknown model is refused before anything is served)
     app = FastAPI(
-        routes=routes(workspace),
+        routes=[*routes(workspace), *handover_routes(workspace)],
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
