@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,10 +14,11 @@ from safetensors.torch import load_file
 from workbench.models.embedded import train, world
 from workbench.models.embedded.tokenizer import TEXT_LENGTH
 from workbench.models.embedded.training import codec_stage, text_stage, transformer_stage
-from workbench.models.embedded.training.latents import LatentPool
+from workbench.models.embedded.training.latents import LatentPool, latent_mask
 from workbench.models.embedded.training.loop import Budget, Recorder
 from workbench.models.embedded.training.measures import compare_clips
-from workbench.models.embedded.training.pool import ClipPool, box_mask, build_pool
+from workbench.models.embedded.training.orthogonal import orthogonalised
+from workbench.models.embedded.training.pool import ClipPool, Draw, box_mask, build_pool, draw_scenes
 from workbench.models.embedded.training.state import Part
 
 
@@ -55,15 +57,19 @@ def _codec_run(folder: Path, recorder: Recorder, *, resume: bool) -> Part:
     return part
 
 
-def _transformer_run(folder: Path, recorder: Recorder, *, resume: bool) -> Part:
+def _latents() -> LatentPool:
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(4, 16, 2, 4, 4, generator=generator).to(torch.bfloat16)
     tokens = torch.zeros(4, 4, TEXT_LENGTH, dtype=torch.long)
     tokens[..., :3] = torch.tensor([9, 12, 1])
-    pool = LatentPool(latents, tokens, torch.zeros(16), torch.ones(16), count=4)
+    inside = torch.zeros(4, 2, 4, 4, dtype=torch.bool)
+    return LatentPool(latents, tokens, inside, torch.zeros(16), torch.ones(16), count=4)
+
+
+def _transformer_run(folder: Path, recorder: Recorder, *, resume: bool) -> Part:
     part = transformer_stage.open_denoiser(folder, device="cpu", seed=0, resume=resume)
     transformer_stage.train_transformer_stage(
-        part, "transformer", pool=pool, budget=Budget(steps=3), recorder=recorder, batch=2
+        part, "transformer", pool=_latents(), budget=Budget(steps=3), recorder=recorder, batch=2
     )
     return part
 
@@ -183,7 +189,7 @@ def test_measures_of_the_truth_itself() -> None:
 
 
 def test_pool_holds_what_the_world_renders() -> None:
-    pool = build_pool(1, seed=5, split="train", device="cpu")
+    pool = build_pool(1, seed=5, draw=Draw(), device="cpu")
     assert torch.equal(pool.frames, world.render(pool.scenes))
     mask = box_mask(pool.boxes, 128, 128)
     left, top, right, bottom = pool.boxes[0, 0, 0].tolist()
@@ -211,3 +217,84 @@ def test_bad_stages_are_named() -> None:
         train.run(train.Options(out=Path("unused"), budgets={"vae-sculpt": Budget(steps=1)}))
     with pytest.raises(SystemExit):
         train.parse(["--stage", "vae-images", "--out", "unused"])
+
+
+def test_twins_differ_in_one_thing_and_stay_out_of_the_held_out_split() -> None:
+    rng = np.random.default_rng(2)
+    found: dict[str, int] = {}
+    for scene in [world.sample_scene(rng, split="train") for _ in range(300)]:
+        made = world.twin(scene, rng)
+        if made is None:
+            continue
+        found[made.change] = found.get(made.change, 0) + 1
+        assert not world.is_held_out(made.scene)
+        assert made.scene.seed == scene.seed
+        assert world.caption(made.scene) != world.caption(scene)
+        if made.change == "colours swapped":
+            ours, theirs = ([solid.colour for solid in one.objects] for one in (scene, made.scene))
+            assert ours == theirs[::-1]
+    assert set(found) == {
+        "motion", "shape", "colour", "size", "colours swapped", "shapes swapped", "side"
+    }  # fmt: skip
+
+
+def test_the_transformers_pool_holds_twins_side_by_side() -> None:
+    scenes, captions, _ = draw_scenes(8, seed=3, draw=Draw(twins=True, pair_share=0.5))
+    assert all(ours.seed == theirs.seed for ours, theirs in zip(scenes[::2], scenes[1::2], strict=True))
+    assert all(group[0] == world.caption(scene) for scene, group in zip(scenes, captions, strict=True))
+    chosen = transformer_stage.draw_twins(
+        100, 6, generator=torch.Generator().manual_seed(0), device=torch.device("cpu")
+    )
+    assert (chosen[::2] % 2 == 0).all() and (chosen[1::2] == chosen[::2] + 1).all()
+
+
+def test_a_latent_cell_is_inside_where_a_box_touches_it() -> None:
+    inside = torch.zeros(1, 5, 32, 32, dtype=torch.bool)
+    inside[0, 3, 9, 30] = True
+    cells = latent_mask(inside)
+    assert cells.shape == (1, 2, 4, 4)
+    assert cells.nonzero().tolist() == [[0, 1, 1, 3]]
+
+
+def test_orthogonal_momentum_turns_every_direction_alike() -> None:
+    matrices = torch.randn(3, 24, 40, generator=torch.Generator().manual_seed(0))
+    for turned in (orthogonalised(matrices), orthogonalised(matrices.transpose(1, 2))):
+        values = torch.linalg.svdvals(turned)
+        assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_training_with_orthogonal_momentum_goes_on_to_the_bit(tmp_path: Path) -> None:
+    def run(folder: Path, recorder: Recorder, *, resume: bool) -> Part:
+        part = transformer_stage.open_denoiser(folder, device="cpu", seed=0, resume=resume, orthogonal=True)
+        transformer_stage.train_transformer_stage(
+            part, "transformer", pool=_latents(), budget=Budget(steps=3), recorder=recorder, batch=2
+        )
+        return part
+
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    straight.mkdir(), stopped.mkdir()
+    whole = run(straight, Recorder(straight), resume=False)
+    assert whole.turning is not None
+    run(stopped, Interrupted(stopped, steps=2), resume=False)
+    second = run(stopped, Recorder(stopped), resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(second.parameters, whole.parameters, strict=True))
+
+
+def test_training_goes_on_from_shipped_weights(untrained_model_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--stage", "text,transformer,export", "--steps", "1,1", "--out", str(tmp_path / "run")]
+    arguments += ["--device", "cpu", "--latents", "2", "--held-out", "1", "--batch", "1", "--compact"]
+    arguments += ["--resume-from-shipped", str(untrained_model_folder), "--resume", "--optimizer", "muon"]
+    arguments += ["--target", str(tmp_path / "folder")]
+    result = train.run(train.parse(arguments))
+    assert result["transformer"]["steps"] == 1
+    assert 0 <= result["transformer"]["reading"]["prefers_own"]["all"] <= 1
+    sizes = [path.stat().st_size for path in (tmp_path / "run").rglob("*.safetensors")]
+    assert len(sizes) >= 9 and max(sizes) <= 16 * 2**20
+    part, name = "transformer/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+    codec = [load_file(folder / name) for folder in (untrained_model_folder, tmp_path / "folder")]
+    assert all(torch.equal(codec[0][key].half(), codec[1][key]) for key in codec[0])
+    weights = [load_file(folder / part) for folder in (untrained_model_folder, tmp_path / "folder")]
+    change = (weights[0]["proj_out.weight"] - weights[1]["proj_out.weight"].float()).abs().max()
+    assert 0 < change < 0.01
+    again = train.run(train.parse(arguments))
+    assert again["transformer"]["steps"] == 1

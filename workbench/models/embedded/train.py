@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -27,8 +27,14 @@ from workbench.models.embedded.training import codec_stage, text_stage, transfor
 from workbench.models.embedded.training.latents import build_latents, open_trained_codec
 from workbench.models.embedded.training.loop import Budget, Recorder
 from workbench.models.embedded.training.measures import measure_codec, reconstruct
-from workbench.models.embedded.training.pool import ClipPool, build_pool
+from workbench.models.embedded.training.pool import ClipPool, Draw, build_pool
+from workbench.models.embedded.training.reading import draw_twin_clips, measure_reading
 from workbench.models.embedded.training.sheets import save_sheet
+from workbench.models.embedded.training.shipped import (
+    shipped_text_encoder,
+    start_from_shipped,
+    use_shipped_codec,
+)
 from workbench.models.embedded.world import Scene
 
 STAGES = (
@@ -79,6 +85,9 @@ class Options:
         batch: Clips a step; None for the stage's own.
         target: Where `export` writes.
         log_every: Steps between log lines.
+        shipped: A diffusers folder whose weights a fresh transformer and text encoder start from; its codec
+            is used as it is.
+        optimizer: Of the transformer's matrices; "muon" makes their momentum orthogonal.
     """
 
     out: Path
@@ -97,6 +106,8 @@ class Options:
     batch: int | None = None
     target: Path | None = None
     log_every: int = 20
+    shipped: Path | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
@@ -125,12 +136,22 @@ def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
         torch.set_float32_matmul_precision("high")
     result = _read_result(options.out) | {"hardware": hardware(options.device), "seed": options.seed}
     held_out = build_pool(
-        options.held_out, seed=options.seed + 7, split="held-out", device=options.device, workers=1
+        options.held_out,
+        seed=options.seed + 7,
+        draw=Draw(split="held-out"),
+        device=options.device,
+        workers=1,
     )
     recorder.write(event="start", device=options.device, seconds=time.monotonic() - started)
+    if options.shipped is not None:
+        use_shipped_codec(options.out, options.shipped)
     if "text" in options.budgets:
         reader = text_stage.open_reader(
-            options.out, device=options.device, seed=options.seed, resume=options.resume
+            options.out,
+            device=options.device,
+            seed=options.seed,
+            resume=options.resume,
+            encoder=None if options.shipped is None else shipped_text_encoder(options.shipped),
         )
         text_stage.train_text_stage(reader, budget=options.budgets["text"], recorder=recorder)
         with reader.averaged():
@@ -154,7 +175,7 @@ def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
 def _train_codec(options: Options, recorder: Recorder, held_out: ClipPool, result: dict[str, Any]) -> None:
     moment = time.monotonic()
     pool = build_pool(
-        options.clips, seed=options.seed, split="train", device=options.device, workers=options.workers
+        options.clips, seed=options.seed, draw=Draw(), device=options.device, workers=options.workers
     )
     recorder.write(event="rendered", clips=len(pool), seconds=time.monotonic() - moment)
     part = codec_stage.open_codec(
@@ -201,8 +222,15 @@ def _train_transformer(options: Options, recorder: Recorder, result: dict[str, A
     if options.compile_cache is not None and options.compile_cache.is_file():
         torch.compiler.load_cache_artifacts(options.compile_cache.read_bytes())
     part = transformer_stage.open_denoiser(
-        options.out, device=options.device, seed=options.seed, resume=options.resume
+        options.out,
+        device=options.device,
+        seed=options.seed,
+        resume=options.resume,
+        orthogonal=options.optimizer == "muon",
     )
+    if options.shipped is not None and not part.progress.steps:
+        start_from_shipped(part, options.shipped)
+        recorder.write(event="started from the shipped weights")
     if transformer_stage.take_over_text_encoder(part, options.out):
         recorder.write(event="text encoder taken over")
     latents = build_latents(
@@ -212,6 +240,13 @@ def _train_transformer(options: Options, recorder: Recorder, result: dict[str, A
         device=options.device,
         workers=options.workers,
         scale=transformer_stage.latent_scale(part),
+    )
+    twins = draw_twin_clips(
+        open_trained_codec(options.out, device=options.device),
+        (latents.mean, latents.std),
+        count=options.held_out,
+        seed=options.seed + 7,
+        device=options.device,
     )
     recorder.write(event="latents", clips=len(latents), seconds=time.monotonic() - moment)
     for name in transformer_stage.STAGES:
@@ -224,12 +259,15 @@ def _train_transformer(options: Options, recorder: Recorder, result: dict[str, A
                 recorder=recorder,
                 compiled=options.compiled,
                 batch=options.batch,
+                twins=twins,
             )
     if options.compiled and options.compile_cache is not None:
         artifacts = torch.compiler.save_cache_artifacts()
         if artifacts is not None:
             options.compile_cache.write_bytes(artifacts[0])
     made = len(latents)
+    with part.averaged():
+        reading = measure_reading(part.module, twins)
     latents.close()
     progress = part.progress
     result["transformer"] = {
@@ -237,6 +275,7 @@ def _train_transformer(options: Options, recorder: Recorder, result: dict[str, A
         "samples": progress.samples,
         "minutes": round(progress.seconds / 60, 2),
         "clips_in_pool": made,
+        "reading": reading,
         "architecture": TRANSFORMER,
     }
 
@@ -287,6 +326,15 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the output folder")
     parser.add_argument("--deadline", type=float, help="seconds after which to stop cleanly")
+    parser.add_argument(
+        "--resume-from-shipped",
+        dest="shipped",
+        type=Path,
+        nargs="?",
+        const=default_folder(),
+        help="start transformer and text encoder from shipped weights, with their codec left as it is",
+    )
+    parser.add_argument("--optimizer", choices=["adamw", "muon"], help="of the transformer's matrices")
     parser.add_argument("--target", type=Path, help="where export writes (default: the shipped weights)")
     parser.add_argument("--compact", action="store_true", help="16-bit checkpoints, for transport")
     parser.add_argument("--compile", action="store_true", dest="compiled", help="compile the transformer")

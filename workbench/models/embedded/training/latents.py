@@ -13,13 +13,18 @@ import torch
 
 from workbench.models.embedded.architecture import build_codec
 from workbench.models.embedded.training.codec_stage import FOLDER as CODEC_FOLDER
-from workbench.models.embedded.training.pool import build_pool, to_pixels
+from workbench.models.embedded.training.pool import Draw, box_mask, build_pool, to_pixels
 from workbench.models.embedded.training.state import load_average
 from workbench.models.embedded.whole_clip import WholeClip
 
 CHUNK = 128
 FIRST_CLIPS = 1024
 """Clips that must be there before training starts; their latents give every channel's mean and deviation."""
+
+TRAINING = Draw(pair_share=0.5, twins=True)
+"""The transformer sees more pairs than the world has, and twins side by side."""
+LatentChunk = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Latents, tokens and boxes of a chunk of clips, as processes hand them over."""
 
 _WORKER: dict[str, WholeClip | str] = {}
 
@@ -31,6 +36,7 @@ class LatentPool:
     Attributes:
         latents: bfloat16 [N, 16, 5, 16, 16], every channel of mean 0 and deviation 1; `count` are there.
         tokens: int64 [N, captions, TEXT_LENGTH].
+        inside: bool [N, 5, 16, 16], where any object's box reaches in the latent's frames.
         mean: Of every channel before normalisation, [16].
         std: Of every channel before normalisation, [16].
         count: Clips that are there.
@@ -38,29 +44,35 @@ class LatentPool:
 
     latents: torch.Tensor
     tokens: torch.Tensor
+    inside: torch.Tensor
     mean: torch.Tensor
     std: torch.Tensor
     count: int = 0
-    _pending: deque[Future[tuple[np.ndarray, np.ndarray]]] = field(default_factory=deque)
+    _pending: deque[Future[LatentChunk]] = field(default_factory=deque)
     _executor: ProcessPoolExecutor | None = None
 
     def __len__(self) -> int:
         return self.count
 
-    def add(self, latents: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Append clips: latents as the codec gave them, bfloat16 [B, 16, 5, 16, 16], and tokens."""
+    def add(self, latents: torch.Tensor, tokens: torch.Tensor, inside: torch.Tensor) -> None:
+        """Append clips: latents as the codec gave them, bfloat16 [B, 16, 5, 16, 16], tokens, boxes."""
         end = self.count + len(latents)
         values = latents.to(self.latents.device).float()
         values = (values - self.mean.view(1, -1, 1, 1, 1)) / self.std.view(1, -1, 1, 1, 1)
         self.latents[self.count : end] = values.to(torch.bfloat16)
         self.tokens[self.count : end] = tokens.to(self.tokens.device)
+        self.inside[self.count : end] = inside.to(self.inside.device)
         self.count = end
 
     def collect(self) -> None:
         """Take in what the workers have finished, in the order of its seeds."""
         while self._pending and self._pending[0].done():
-            latents, tokens = self._pending.popleft().result()
-            self.add(torch.from_numpy(latents).view(torch.bfloat16), torch.from_numpy(tokens))
+            latents, tokens, inside = self._pending.popleft().result()
+            self.add(
+                torch.from_numpy(latents).view(torch.bfloat16),
+                torch.from_numpy(tokens),
+                torch.from_numpy(inside),
+            )
         if not self._pending and self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
@@ -126,11 +138,12 @@ def build_latents(
         _start_worker(folder, device)
         futures = [_done(_make_latents(*chunk)) for chunk in plan]
     first = [future.result() for future in futures[: -(-min(FIRST_CLIPS, count) // CHUNK)]]
-    sample = torch.cat([torch.from_numpy(latents).view(torch.bfloat16) for latents, _ in first]).float()
+    sample = torch.cat([torch.from_numpy(latents).view(torch.bfloat16) for latents, *_ in first]).float()
     mean, std = scale or (sample.mean((0, 2, 3, 4)), sample.std((0, 2, 3, 4)))
     pool = LatentPool(
         latents=torch.empty((count, *sample.shape[1:]), dtype=torch.bfloat16, device=device),
         tokens=torch.empty((count, *first[0][1].shape[1:]), dtype=torch.long, device=device),
+        inside=torch.empty((count, *first[0][2].shape[1:]), dtype=torch.bool, device=device),
         mean=mean.to(device),
         std=std.to(device),
         _pending=deque(futures),
@@ -145,17 +158,25 @@ def _start_worker(folder: Path, device: str) -> None:
     _WORKER["device"] = device
 
 
-def _make_latents(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return latents as the bits of bfloat16, int16 [N, 16, 5, 16, 16], and tokens."""
+def _make_latents(count: int, seed: int) -> LatentChunk:
+    """Return latents as the bits of bfloat16, int16 [N, 16, 5, 16, 16], tokens, and boxes of objects."""
     codec, device = _WORKER["codec"], _WORKER["device"]
     if not isinstance(codec, WholeClip) or not isinstance(device, str):
         raise TypeError("The worker has no codec.")
-    pool = build_pool(count, seed=seed, split="train", device=device)
+    pool = build_pool(count, seed=seed, draw=TRAINING, device=device)
     latents = encode_clips(codec, pool.frames)
-    return latents.cpu().view(torch.int16).numpy(), pool.tokens.cpu().numpy()
+    inside = latent_mask(box_mask(pool.boxes, *pool.frames.shape[2:4]))
+    return latents.cpu().view(torch.int16).numpy(), pool.tokens.cpu().numpy(), inside.cpu().numpy()
 
 
-def _done(value: tuple[np.ndarray, np.ndarray]) -> Future[tuple[np.ndarray, np.ndarray]]:
-    future: Future[tuple[np.ndarray, np.ndarray]] = Future()
+def latent_mask(inside: torch.Tensor) -> torch.Tensor:
+    """Return which latent cells a mask of pixels touches, [N, F, H, W] to [N, (F + 3) / 4, H / 8, W / 8]."""
+    cells = inside.unflatten(3, (-1, 8)).any(4).unflatten(2, (-1, 8)).any(3)
+    later = cells[:, 1:].unflatten(1, (-1, 4)).any(2)
+    return torch.cat([cells[:, :1], later], dim=1)
+
+
+def _done(value: LatentChunk) -> Future[LatentChunk]:
+    future: Future[LatentChunk] = Future()
     future.set_result(value)
     return future

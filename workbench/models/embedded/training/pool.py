@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from workbench.models.embedded.tokenizer import TEXT_LENGTH, build_tokenizer
-from workbench.models.embedded.world import Scene, caption, object_boxes, render, sample_scene
+from workbench.models.embedded.world import Scene, caption, object_boxes, render, sample_scene, twin
+from workbench.models.embedded.world.scene import PAIR_SHARE
 
 CAPTIONS_PER_CLIP = 4
+"""The first says everything in the usual words, the others leave things out and vary."""
 MAX_OBJECTS = 2
 Split = Literal["train", "held-out"]
 
@@ -59,11 +61,28 @@ def box_mask(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return inside.any(1)
 
 
-def draw_scenes(count: int, *, seed: int, split: Split) -> tuple[list[Scene], list[list[str]], np.ndarray]:
+@dataclass(frozen=True)
+class Draw:
+    """Which scenes a pool holds.
+
+    Attributes:
+        split: Which attribute combinations.
+        pair_share: Share of scenes with two objects.
+        twins: Whether every second scene is the twin of the one before it, different in one thing.
+    """
+
+    split: Split = "train"
+    pair_share: float = PAIR_SHARE
+    twins: bool = False
+
+
+def draw_scenes(count: int, *, seed: int, draw: Draw) -> tuple[list[Scene], list[list[str]], np.ndarray]:
     """Draw scenes, `CAPTIONS_PER_CLIP` captions for each, and their boxes at 17 × 128 × 128."""
-    rng = np.random.default_rng((seed, 0 if split == "train" else 1))
-    scenes = [sample_scene(rng, split=split) for _ in range(count)]
-    captions = [[caption(scene, rng) for _ in range(CAPTIONS_PER_CLIP)] for scene in scenes]
+    rng = np.random.default_rng((seed, 0 if draw.split == "train" else 1))
+    scenes = _draw_twins(count, rng, draw) if draw.twins else [_one(rng, draw) for _ in range(count)]
+    captions = [
+        [caption(scene), *(caption(scene, rng) for _ in range(CAPTIONS_PER_CLIP - 1))] for scene in scenes
+    ]
     boxes = np.zeros((count, MAX_OBJECTS, 17, 4), np.int16)
     for index, scene in enumerate(scenes):
         found = np.asarray(object_boxes(scene, 17, 128, 128))
@@ -72,30 +91,44 @@ def draw_scenes(count: int, *, seed: int, split: Split) -> tuple[list[Scene], li
     return scenes, captions, boxes
 
 
+def _one(rng: np.random.Generator, draw: Draw) -> Scene:
+    return sample_scene(rng, split=draw.split, pair_share=draw.pair_share)
+
+
+def _draw_twins(count: int, rng: np.random.Generator, draw: Draw) -> list[Scene]:
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        scene = _one(rng, draw)
+        other = twin(scene, rng, held_out_too=draw.split == "held-out")
+        if other is not None:
+            scenes += [scene, other.scene]
+    return scenes[:count]
+
+
 @contextmanager
 def scene_chunks(
-    chunks: list[tuple[int, int]], *, split: Split, workers: int
+    chunks: list[tuple[int, int]], *, draw: Draw, workers: int
 ) -> Iterator[Iterator[tuple[list[Scene], list[list[str]], np.ndarray]]]:
     """Draw chunks of (count, seed) scenes, in `workers` processes where more than one is asked for."""
     if workers <= 1:
-        yield (draw_scenes(count, seed=seed, split=split) for count, seed in chunks)
+        yield (draw_scenes(count, seed=seed, draw=draw) for count, seed in chunks)
         return
     from multiprocessing import get_context
 
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
-        futures = [executor.submit(draw_scenes, count, seed=seed, split=split) for count, seed in chunks]
+        futures = [executor.submit(draw_scenes, count, seed=seed, draw=draw) for count, seed in chunks]
         yield (future.result() for future in futures)
 
 
 def build_pool(
-    count: int, *, seed: int, split: Split, device: str, workers: int = 1, chunk: int = 128
+    count: int, *, seed: int, draw: Draw, device: str, workers: int = 1, chunk: int = 128
 ) -> ClipPool:
     """Draw, caption and render `count` clips of 17 × 128 × 128.
 
     Args:
         count: Number of clips.
-        seed: Seed; the same seed, split and chunk give the same clips.
-        split: Which attribute combinations.
+        seed: Seed; the same seed, draw and chunk give the same clips.
+        draw: Which scenes.
         device: Where to render and keep the clips.
         workers: Processes that draw scenes while the device renders.
         chunk: Clips rendered at once.
@@ -106,7 +139,7 @@ def build_pool(
     scenes: list[Scene] = []
     captions: list[list[str]] = []
     boxes: list[np.ndarray] = []
-    with scene_chunks(plan, split=split, workers=workers) as drawn:
+    with scene_chunks(plan, draw=draw, workers=workers) as drawn:
         for new_scenes, new_captions, new_boxes in drawn:
             start = len(scenes)
             frames[start : start + len(new_scenes)] = render(new_scenes, device=device).to(device)

@@ -1,6 +1,7 @@
 """The state of a training part: weights, their running average, AdamW's moments, counters and randomness.
 
-A part is saved as four safetensors files, so that a continued run neither restarts Adam nor repeats noise.
+A part is saved as four safetensors files, so that a continued run neither restarts its optimizers nor repeats
+noise.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from workbench.models.embedded.training.orthogonal import OrthogonalMomentum
 
 WEIGHTS, AVERAGE, FIRST, SECOND = "weights", "average", "first_moment", "second_moment"
 RNG_KEY = "generator"
@@ -65,16 +68,28 @@ class Part:
         module: What is trained; kept in float32.
         seed: Seed of the part's own generator.
         weight_decay: Of matrices and kernels; vectors have none.
+        orthogonal: Beginnings of the names whose matrices `OrthogonalMomentum` moves; the rest is AdamW's.
     """
 
-    def __init__(self, module: torch.nn.Module, *, seed: int, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        *,
+        seed: int,
+        weight_decay: float = 0.0,
+        orthogonal: tuple[str, ...] = (),
+    ) -> None:
         self.module = module
         self.named = {name: value for name, value in module.named_parameters() if value.requires_grad}
         self.parameters: list[torch.Tensor] = list(self.named.values())
         device = self.parameters[0].device
+        turned = [p for name, p in self.named.items() if p.ndim == 2 and name.startswith(orthogonal)]
+        self.turning = OrthogonalMomentum(turned, weight_decay=weight_decay) if turned else None
+        known = {id(value) for value in turned}
+        rest = [value for value in self.parameters if id(value) not in known]
         groups = [
-            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
             groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-8, fused=device.type == "cuda"
@@ -106,16 +121,17 @@ class Part:
                 own.copy_(value)
                 self.average[index[name]].copy_(value)
                 for key in ("exp_avg", "exp_avg_sq"):
-                    if own in self.optimizer.state:
-                        self.optimizer.state[own][key].zero_()
+                    if key in self._state(own):
+                        self._state(own)[key].zero_()
 
     def update(self, learning_rate: float, *, clip: float, decay: float) -> torch.Tensor:
         """Take one AdamW step from the gradients in place and move the average; returns the gradient norm."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in (self.optimizer, *([self.turning] if self.turning else [])):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         done = self.progress.stage_steps
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.parameters, 1 - min(decay, (1 + done) / (10 + done)))
@@ -136,7 +152,7 @@ class Part:
     def save(self, folder: Path, *, compact: bool = False) -> None:
         """Write the part; `compact` keeps 16 bits of every number, for transport."""
         folder.mkdir(parents=True, exist_ok=True)
-        states = [self.optimizer.state.get(value, {}) for value in self.parameters]
+        states = [self._state(value) for value in self.parameters]
         first = [s.get("exp_avg", torch.zeros_like(p)) for s, p in zip(states, self.parameters, strict=True)]
         second = [
             s.get("exp_avg_sq", torch.zeros_like(p)) for s, p in zip(states, self.parameters, strict=True)
@@ -145,7 +161,7 @@ class Part:
         moment = torch.bfloat16 if compact else torch.float32
         meta = {
             "progress": asdict(self.progress),
-            "adam_steps": int(states[0]["step"].item()) if states[0] else 0,
+            "adam_steps": max((int(state["step"].item()) for state in states if "step" in state), default=0),
             "seed": self.seed,
             "device": self.device.type,
             "compact": compact,
@@ -175,21 +191,36 @@ class Part:
             for index, (name, value) in enumerate(self.named.items()):
                 value.copy_(weights[name])
                 self.average[index].copy_(average[name])
-                spread = second[name].float()
-                self.optimizer.state[value] = {
-                    "step": torch.tensor(float(meta["adam_steps"])).to(
-                        value.device if value.is_cuda else "cpu"
-                    ),
-                    "exp_avg": first[name].float().to(value.device),
-                    "exp_avg_sq": (spread.square() if meta["compact"] else spread).to(value.device),
-                }
-        if not meta["adam_steps"]:
-            self.optimizer.state.clear()
+                if meta["adam_steps"]:
+                    spread = second[name].float()
+                    self._restore(value, first[name], spread.square() if meta["compact"] else spread, meta)
         self.progress = Progress(**meta["progress"])
         if meta["device"] == self.device.type:
             self.generator.set_state(state)
         else:
             self.generator.manual_seed(self.seed + self.progress.steps)
+
+    def _state(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what an optimizer remembers of a weight, empty before its first step."""
+        for optimizer in (self.optimizer, self.turning):
+            if optimizer is not None and value in optimizer.state:
+                state: dict[str, torch.Tensor] = optimizer.state[value]
+                return state
+        return {}
+
+    def _restore(
+        self, value: torch.Tensor, first: torch.Tensor, second: torch.Tensor, meta: Mapping[str, Any]
+    ) -> None:
+        moment = first.float().to(value.device)
+        if self.turning is not None and any(value is own for own in self.turning.param_groups[0]["params"]):
+            self.turning.state[value] = {"exp_avg": moment}
+            return
+        step = torch.tensor(float(meta["adam_steps"]))
+        self.optimizer.state[value] = {
+            "step": step.to(value.device) if value.is_cuda else step,
+            "exp_avg": moment,
+            "exp_avg_sq": second.float().to(value.device),
+        }
 
     def _named(self, values: list[torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
         return {
@@ -207,6 +238,14 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """Return the counters of a saved part."""
     with safe_open(folder / f"{AVERAGE}.safetensors", framework="pt") as file:
         return dict(json.loads(file.metadata()["state"]))
+
+
+def save_average(folder: Path, values: Mapping[str, torch.Tensor], *, facts: Mapping[str, Any]) -> None:
+    """Write averaged weights alone, in 16 bits, as `load_average` reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {name: value.to(torch.float16).contiguous() for name, value in values.items()}
+    meta = {"progress": asdict(Progress(facts=dict(facts)))}
+    _write(folder / f"{AVERAGE}.safetensors", half, meta)
 
 
 def load_average(folder: Path, module: torch.nn.Module) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from workbench.models.embedded.architecture import (
 from workbench.models.embedded.tokenizer import TEXT_LENGTH, token_list
 from workbench.models.embedded.training.latents import LatentPool
 from workbench.models.embedded.training.loop import Budget, Recorder, Schedule, StagePlan, run_stage
+from workbench.models.embedded.training.reading import TwinClips, measure_reading
 from workbench.models.embedded.training.state import Part, is_saved, load_average, read_meta
 from workbench.models.embedded.training.text_stage import FOLDER as TEXT_FOLDER
 from workbench.models.embedded.training.text_stage import CaptionReader, encode_text
@@ -33,6 +34,11 @@ STAGES = {
 }
 BATCH, CPU_BATCH = 128, 4
 EMPTY_PROMPT_SHARE = 0.1
+FULL_CAPTION_SHARE = 0.4
+"""How often a clip is shown with the caption that says everything, the way prompts are judged."""
+BOX_WEIGHT, BOX_BELOW = 3.0, 0.9
+"""How much more the objects' cells count, and below which noise level: there it is decided where they are."""
+MATRICES = ("transformer.blocks.",)
 CALLED_LENGTHS = (TEXT_LENGTH, 128, 226, 512)
 """Text lengths at which the model may be called: it learns that the amount of padding does not matter."""
 
@@ -90,15 +96,26 @@ def use_padding_bias(transformer: Any, bias: torch.Tensor) -> None:
 
 
 def open_denoiser(
-    folder: Path, *, device: str, seed: int, resume: bool = False, averaged_only: bool = False
+    folder: Path,
+    *,
+    device: str,
+    seed: int,
+    resume: bool = False,
+    averaged_only: bool = False,
+    orthogonal: bool = False,
 ) -> Part:
-    """Build text encoder and transformer: fresh, from their last checkpoint, or averaged weights only."""
+    """Build text encoder and transformer: fresh, from their last checkpoint, or averaged weights only.
+
+    With `orthogonal` the matrices of the transformer's blocks are moved by `OrthogonalMomentum`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         denoiser = Denoiser(len(token_list()))
     denoiser.text_encoder.shared.weight.requires_grad_(True)
     facts = load_average(folder / FOLDER, denoiser) if averaged_only else {}
-    part = Part(denoiser.to(device), seed=seed + 1, weight_decay=0.01)
+    part = Part(
+        denoiser.to(device), seed=seed + 1, weight_decay=0.01, orthogonal=MATRICES if orthogonal else ()
+    )
     part.progress.facts = facts
     if resume and is_saved(folder / FOLDER):
         part.load(folder / FOLDER)
@@ -129,6 +146,22 @@ def latent_scale(part: Part) -> tuple[torch.Tensor, torch.Tensor] | None:
     return (torch.tensor(facts["mean"]), torch.tensor(facts["std"])) if "mean" in facts else None
 
 
+def draw_twins(count: int, batch: int, *, generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    """Draw clips of a pool as neighbours (0, 1), (2, 3), …: twins lie side by side."""
+    pairs = torch.randint(max(1, count // 2), (-(-batch // 2),), generator=generator, device=device)
+    both = torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten()[:batch]
+    return both.clamp(max=count - 1)
+
+
+def draw_captions(
+    batch: int, captions: int, *, generator: torch.Generator, device: torch.device
+) -> torch.Tensor:
+    """Draw which caption of each clip is read; the first, which says everything, more often than others."""
+    full = torch.rand(batch, generator=generator, device=device) < FULL_CAPTION_SHARE
+    other = torch.randint(captions, (batch,), generator=generator, device=device)
+    return torch.where(full, torch.zeros_like(other), other)
+
+
 def draw_sigma(batch: int, *, generator: torch.Generator, device: torch.device) -> torch.Tensor:
     """Draw noise levels as sampling visits them: half uniform and half logit-normal, then shifted.
 
@@ -150,8 +183,12 @@ def train_transformer_stage(
     recorder: Recorder,
     compiled: bool = False,
     batch: int | None = None,
+    twins: TwinClips | None = None,
 ) -> bool:
-    """Run or go on with one of `STAGES`; returns whether it is finished."""
+    """Run or go on with one of `STAGES`; returns whether it is finished.
+
+    With `twins` every checkpoint says in the log what the averaged weights read of their prompts.
+    """
     device = part.device
     batch = batch or (BATCH if device.type == "cuda" else CPU_BATCH)
     denoiser: Any = part.module
@@ -165,25 +202,35 @@ def train_transformer_stage(
     def step() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         pool.collect()
         random: dict[str, Any] = {"generator": part.generator, "device": device}
-        clips = torch.randint(len(pool), (batch,), **random)
-        which = torch.randint(pool.tokens.shape[1], (batch,), **random)
+        clips = draw_twins(len(pool), batch, generator=part.generator, device=device)
+        which = draw_captions(batch, pool.tokens.shape[1], generator=part.generator, device=device)
         dropped = torch.rand(batch, 1, **random) < EMPTY_PROMPT_SHARE
         tokens = torch.where(dropped, empty, pool.tokens[clips, which])
         bias[..., -1] = lengths[torch.randint(len(lengths), (1,), **random)]
         clean = pool.latents[clips].float()
-        noise = torch.randn(clean.shape, **random)
-        sigma = draw_sigma(batch, generator=part.generator, device=device)
+        # Twins share noise and noise level, so that what differs between their losses is what was asked for.
+        noise = torch.randn(clean[::2].shape, **random).repeat_interleave(2, dim=0)[:batch]
+        sigma = draw_sigma(-(-batch // 2), generator=part.generator, device=device)
+        sigma = sigma.repeat_interleave(2)[:batch]
         share = sigma.view(-1, 1, 1, 1, 1)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             text = denoiser.encode_text(tokens)
             found = velocity((1 - share) * clean + share * noise, sigma, text)
-        error = (found.float() - (noise - clean)).square().mean((1, 2, 3, 4))
-        high = sigma > 0.7
-        values = {"high_noise": (error * high).sum() / high.sum().clamp(min=1)}
-        return error.mean(), {key: value.detach() for key, value in values.items()}
+        cells = (found.float() - (noise - clean)).square().mean(1)
+        heavy = pool.inside[clips] & (sigma < BOX_BELOW).view(-1, 1, 1, 1)
+        weight = 1 + (BOX_WEIGHT - 1) * heavy
+        loss = (cells * weight).sum() / weight.sum()
+        error, high = cells.mean((1, 2, 3)), sigma > 0.7
+        values = {"plain": error.mean(), "high_noise": (error * high).sum() / high.sum().clamp(min=1)}
+        return loss, {key: value.detach() for key, value in values.items()}
+
+    def watch() -> dict[str, Any]:
+        assert twins is not None
+        bias[..., -1] = lengths[0]
+        return measure_reading(denoiser, twins)
 
     plan = StagePlan(name, FOLDER, budget, STAGES[name], batch)
-    return run_stage(part, plan, step=step, recorder=recorder)
+    return run_stage(part, plan, step=step, recorder=recorder, watch=None if twins is None else watch)
 
 
 @torch.no_grad()

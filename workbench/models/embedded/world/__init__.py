@@ -15,10 +15,12 @@ from workbench.models.embedded.world.layout import object_boxes
 from workbench.models.embedded.world.prompt_builder import build_prompt, prompt_vocabulary
 from workbench.models.embedded.world.render import object_masks, render
 from workbench.models.embedded.world.scene import Scene, Solid, held_out_triple, is_held_out, sample_scene
+from workbench.models.embedded.world.twins import Twin, twin
 
 __all__ = [
     "Scene",
     "Solid",
+    "Twin",
     "build_prompt",
     "builder_vocabulary",
     "caption",
@@ -29,6 +31,7 @@ __all__ = [
     "prompt_vocabulary",
     "render",
     "sample_scene",
+    "twin",
     "unknown_words",
     "vocabulary",
     "words",

@@ -37,6 +37,9 @@ PANNABLE: tuple[Background, ...] = ("desert", "meadow", "tiles", "sunset", "nigh
 ROUND: tuple[Shape, ...] = ("ball", "cylinder", "cone")
 """Solids of revolution: a spin about the vertical shows only in their texture."""
 
+PAIR_SHARE = 0.34
+"""Share of scenes with two objects, unless asked otherwise."""
+
 IN_PLACE: tuple[Motion, ...] = ("still", "bounce", "spin", "rise", "sink", "grow", "shrink")
 
 
@@ -119,18 +122,19 @@ def is_held_out(scene: Scene) -> bool:
     return any(held_out_triple(solid) for solid in scene.objects)
 
 
-def sample_scene(rng: np.random.Generator, *, split: Split) -> Scene:
-    """Draw a scene of one split: about two thirds with one object, a third with two.
+def sample_scene(rng: np.random.Generator, *, split: Split, pair_share: float = PAIR_SHARE) -> Scene:
+    """Draw a scene of one split, with one object or two.
 
     Args:
         rng: Source of all randomness.
         split: "train" draws only scenes without a held-out triple, "held-out" only scenes whose first
             object has one.
+        pair_share: Share of scenes with two objects.
     """
     if split not in get_args(Split):
         raise InputError(f"Unknown split '{split}'; expected one of {', '.join(get_args(Split))}.")
     relation: Relation | None = None
-    if rng.random() < 0.34:
+    if rng.random() < pair_share:
         relation = _pick(rng, RELATIONS)
     first = _sample_first(rng, relation, held_out=split == "held-out")
     objects: tuple[Solid, ...] = (first,)
