@@ -9,6 +9,9 @@ from typing import Any
 
 from workbench.workspace import Workspace
 
+OPTIONS = {"num_prompts": "prompts", "num_held_out": "held-out", "maps_lr": "maps-lr"}
+"""Settings whose option on the command line has another name."""
+
 
 def command_line(kind: str, settings: Mapping[str, Any], workspace: Workspace) -> str:
     """Return the command that queues the same job in the same workspace."""
@@ -20,7 +23,7 @@ def command_line(kind: str, settings: Mapping[str, Any], workspace: Workspace) -
             words.append(f"--{name.replace('_', '-')}")
             continue
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        words += [f"--{name.replace('_', '-')}", text]
+        words += [f"--{OPTIONS.get(name, name).replace('_', '-')}", text]
     return shlex.join([*words, "--workspace", str(workspace.root)])
 
 
@@ -40,6 +43,19 @@ def comparison_options(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
+def notebook_cell(kind: str, settings: Mapping[str, Any], workspace: Workspace) -> str:
+    """Return the cell of a notebook that does the same, and gives the same result."""
+    stated = {name: value for name, value in settings.items() if value not in (None, "")}
+    lines = ["from workbench import workflow", "from workbench.workspace import Workspace", ""]
+    lines.append(f"settings = workflow.check({kind!r}, {{")
+    lines += [f"    {name!r}: {value!r}," for name, value in stated.items()]
+    lines.append("})")
+    lines.append(f"workflow.STEPS[{kind!r}].run(settings, Workspace.open({str(workspace.root)!r}), ")
+    lines[-1] = lines[-1].rstrip(", ") + ", SilentReporter())"
+    lines.insert(1, "from workbench.types import SilentReporter")
+    return "\n".join(lines)
+
+
 def work_units(kind: str, config: Mapping[str, Any], *, num_blocks: int, default_steps: int) -> float:
     """Return how long the paced part of a job is, in units that take about the same time for one model."""
     if kind == "measure":
@@ -50,6 +66,8 @@ def work_units(kind: str, config: Mapping[str, Any], *, num_blocks: int, default
         columns = 1 + max(1, len(config.get("sides") or ()))
         clips = columns * (1 + len(config.get("more_prompts") or ()))
         return float(clips * int(config.get("steps") or default_steps))
+    if kind == "finetune":
+        return float(int(config.get("updates") or 1) * int(config.get("accumulate") or 1))
     return float(config.get("steps") or default_steps)
 
 

@@ -140,7 +140,8 @@ def walkthrough(example: Example | None, parts: StudyParts) -> list[dict[str, st
     psnr = None
     if comparison is not None and comparison.metrics is not None:
         psnr = comparison.metrics.mean_psnr
-    own_time = f"{_time(sum(c.seconds for c in bank.cells.values()))}, {len(bank.cells)} cells" if bank else ""
+    spent = sum(cell.seconds for cell in bank.cells.values()) if bank else 0.0
+    own_time = f"{_time(spent)}, {len(bank.cells)} cells" if bank else ""
     tuned = parts.student.manifest.provenance.get("velocity_error") if parts.student else None
     return [
         _line("Capture one prompt", "attention", f"{example.capture_seconds:.0f} s",
@@ -164,7 +165,8 @@ def peak_memory(context: Context) -> str:
         for job in context.queue.list(states=("done",))
         if job.config.get("model") == context.model and job.kind in ("capture", "measure", "render")
     ]
-    return _bytes(max(peaks)) if peaks and max(peaks) else ""
+    most = max(peaks, default=0)
+    return _bytes(most) if most else ""
 
 
 def _same_plan_error(example: Example, bank: Bank | None) -> float | None:

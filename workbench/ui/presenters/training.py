@@ -1,0 +1,173 @@
+"""Finetuning as plain data: presets, the settings of the form, their price, a running job, its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import InputError
+from workbench.jobs import Job
+from workbench.ui.context import Context, whole_number
+from workbench.ui.media import media_url
+from workbench.ui.presenters.commands import command_line, notebook_cell
+from workbench.ui.presenters.study import job_view, loss_rows
+from workbench.ui.session import newest
+
+if TYPE_CHECKING:
+    from workbench.surgery import Student
+
+PRESETS = {
+    "1min": ("1 minute", "is it alive?", 60),
+    "10min": ("10 minutes", "good enough to judge", 600),
+    "overnight": ("overnight", "the best this device can do", 30_000),
+}
+"""What the presets are called; the seconds are what they aim at with the embedded model on two cores."""
+METHODS = ("lora", "maps", "full")
+WHOLE = ("updates", "accumulate", "rank", "num_prompts", "num_held_out", "steps", "seed")
+FRACTIONS = ("lr", "maps_lr")
+LOG_LINES = 12
+SEED = 0
+
+
+def preset_data() -> list[dict[str, Any]]:
+    """Return every preset with its settings, defaults written out."""
+    from workbench.distillation import FinetuneConfig, preset
+
+    data = []
+    for key, (title, why, _) in PRESETS.items():
+        config = FinetuneConfig(model="student", **preset(key))
+        settings = {name: getattr(config, name) for name in WHOLE}
+        settings |= {"lr": config.peak_lr, "maps_lr": config.maps_lr, "ema": config.ema}
+        data.append({"key": key, "title": title, "why": why, "settings": settings})
+    return data
+
+
+def students_data(students: Mapping[str, Student]) -> list[dict[str, Any]]:
+    """Return the students that can be trained, newest first."""
+    from workbench.operators import label
+
+    return [
+        {
+            "id": name,
+            "name": student.name,
+            "plan": [label(spec) for spec in student.plan.operators],
+            "short": student.plan.short_name,
+            "from": student.manifest.provenance.get("finetuned_from", ""),
+            "error": student.manifest.provenance.get("velocity_error"),
+        }
+        for name, student in students.items()
+    ]
+
+
+def settings_of(here: Context, question: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a finetuning from the words of the form.
+
+    Raises:
+        InputError: no student, or a field that is no number.
+    """
+    student = question.get("student")
+    if not isinstance(student, str) or student not in newest(here.workspace, "student", here.facts):
+        raise InputError("No student is chosen; paint a plan and make a student on the Plan page first.")
+    form = question.get("settings")
+    if not isinstance(form, dict):
+        raise InputError("The settings of a finetuning are named fields.")
+    settings: dict[str, Any] = {"model": str(here.workspace.folder("students") / student)}
+    settings["method"] = form.get("method", METHODS[0])
+    for name in WHOLE:
+        settings[name] = whole_number(form.get(name), what=name.replace("_", " ").capitalize())
+    for name in FRACTIONS:
+        value = form.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{name} must be a number, got {str(value)[:40]!r}.")
+        settings[name] = float(value)
+    if isinstance(form.get("ema"), int | float):
+        settings["ema"] = float(form["ema"])
+    if settings["method"] != "lora":
+        del settings["rank"]
+    settings["sample_prompt"] = str(form.get("sample_prompt") or "")
+    return settings
+
+
+def price(here: Context, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a finetuning should take, with the command and the cell that do the same.
+
+    Raises:
+        InputError: one sentence that names the setting.
+    """
+    from workbench.workflow import check
+
+    check("finetune", dict(settings))
+    earlier = here.estimate("finetune", settings)
+    seconds, basis = earlier, "by the last finetuning here"
+    if earlier is None:
+        seconds, basis = _aim(here, settings), "the preset's aim on two CPU cores"
+    return {
+        "seconds": seconds,
+        "basis": basis if seconds is not None else "no finetuning has run here yet",
+        "memory": _peak(here),
+        "disk": _size(Path(str(settings["model"]))),
+        "command": command_line("finetune", settings, here.workspace),
+        "cell": notebook_cell("finetune", settings, here.workspace),
+    }
+
+
+def job_data(here: Context, job: Job, *, after: int) -> dict[str, Any]:
+    """Return what is new of a finetuning: state, loss rows behind the cursor, samples, end of the log."""
+    rows, following = here.queue.metrics(job.id, after=after)
+    steps = [row for row in rows if "event" not in row]
+    samples = [
+        {"step": row.get("done", 0), "url": _clip_url(here, row.get("path"))}
+        for row in rows
+        if row.get("event") == "sample"
+    ]
+    view = job_view(job)
+    if not job.ended:
+        view["left"] = here.queue.estimate(job.id).ends_in
+    return {
+        **view,
+        "student": Path(str(job.config.get("model", ""))).name,
+        "prompt": job.config.get("sample_prompt") or "",
+        "rows": [row for row in loss_rows(rows) if row["cells"]],
+        "samples": [sample for sample in samples if sample["url"]],
+        "pace": _pace(steps),
+        "next": following,
+        "log": "\n".join(here.queue.log_tail(job.id, LOG_LINES)),
+        "command": job.command,
+        "resumable": job.resumable,
+    }
+
+
+def _pace(rows: list[dict[str, Any]]) -> float | None:
+    """Return seconds an update over the newest rows of one stage."""
+    if len(rows) < 2 or rows[-1].get("stage") != rows[0].get("stage"):
+        return None
+    steps = rows[-1]["step"] - rows[0]["step"]
+    seconds: float = rows[-1]["seconds"] - rows[0]["seconds"]
+    return seconds / steps if steps > 0 else None
+
+
+def _clip_url(here: Context, path: Any) -> str:
+    if not isinstance(path, str) or path.startswith("/") or ".." in path or path.count("/") != 2:
+        return ""
+    return media_url(here.workspace, here.workspace.root / path)
+
+
+def _aim(here: Context, settings: Mapping[str, Any]) -> float | None:
+    from workbench.distillation import preset
+
+    if here.facts.name != "embedded":
+        return None
+    for key, (_, _, seconds) in PRESETS.items():
+        if preset(key).get("updates") == settings.get("updates"):
+            return float(seconds)
+    return None
+
+
+def _peak(here: Context) -> int | None:
+    peaks = [job.peak_bytes for job in here.queue.list(states=("done",)) if job.kind == "finetune"]
+    return max(peaks, default=None)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
