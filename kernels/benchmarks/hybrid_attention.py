@@ -259,7 +259,15 @@ def cases(device: torch.device, passes: tuple[str, ...], impls: tuple[str, ...])
 def use_tiles(path: Path) -> None:
     """Take the best tiles of a tuning run in the place of those for its capability."""
     tuned = json.loads(path.read_text())
-    TILES_BY_CAPABILITY[tuned["capability"]] = TileSet.from_json(tuned["best"])
+    use_tile_set(tuned["capability"], TileSet.from_json(tuned["best"]))
+
+
+def use_tile_set(capability: int, tile_set: TileSet) -> None:
+    """Take these tiles for a capability in this process."""
+    from kernels.hybrid_attention import triton_host
+
+    TILES_BY_CAPABILITY[capability] = tile_set
+    triton_host.forget_tiles()
 
 
 def main() -> None:

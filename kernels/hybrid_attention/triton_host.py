@@ -58,6 +58,11 @@ def _hardware(device: torch.device, exact: bool) -> tuple[TileSet, int]:
     return tile_set, torch.cuda.get_device_properties(device).multi_processor_count
 
 
+def forget_tiles() -> None:
+    """Look tiles up again, after ``TILES_BY_CAPABILITY`` was changed."""
+    _hardware.cache_clear()
+
+
 def is_exact(x: Tensor) -> bool:
     """Say whether the nonlinearities are evaluated to fp32 rounding (they are for fp32 inputs)."""
     return x.dtype == torch.float32

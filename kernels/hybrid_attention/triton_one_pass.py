@@ -62,10 +62,7 @@ def map_backward_one_pass_kernel(
     EDGE_2: tl.constexpr,
     EXACT: tl.constexpr,
 ):
-    """Write what ``map_backward_kernel`` writes, phi only with STORE_PHI; same arguments and results.
-
-    The slope of the activation is kept in the dtype of the inputs, one more rounding than there.
-    """
+    """Write what ``map_backward_kernel`` writes, phi only with STORE_PHI; same arguments and results."""
     tile = tl.program_id(0)
     row = tl.program_id(1)
     batch = (row // H).to(tl.int64)
@@ -75,17 +72,16 @@ def map_backward_one_pass_kernel(
     token = (index + skip * (index // group + 1)).to(tl.int64)
     d = tl.arange(0, D)
     w = tl.arange(0, W)
-    x = tl.load(
-        tokens_in + batch * in_b + head * in_h + token[:, None] * in_n + d[None, :],
-        mask=valid[:, None],
-        other=0.0,
-    )
+    inputs = tokens_in + batch * in_b + head * in_h + token[:, None] * in_n + d[None, :]
+    x = tl.load(inputs, mask=valid[:, None], other=0.0)
     g = tl.load(
         left + batch * left_b + head * left_h + token[:, None] * left_n + d[None, :],
         mask=valid[:, None],
         other=0.0,
     )
     scale = tl.exp(tl.load(log_scale + head * scale_h).to(tl.float32))
+    w1 += head * D * W
+    b1 += head * W
     w2 += head * W * F
     b2 += head * F
     right += row.to(tl.int64) * F * D
@@ -93,10 +89,9 @@ def map_backward_one_pass_kernel(
     place = row.to(tl.int64) * count + index
     part = (row * tl.num_programs(0) + tile).to(tl.int64)
 
-    pre = tl.dot(x, tl.load(w1 + head * D * W + d[:, None] * W + w[None, :]), input_precision="ieee")
-    pre += tl.load(b1 + head * W + w).to(tl.float32)[None, :]
+    pre = tl.dot(x, tl.load(w1 + d[:, None] * W + w[None, :]), input_precision="ieee")
+    pre += tl.load(b1 + w).to(tl.float32)[None, :]
     hidden = activate(pre, ACTIVATION, EXACT).to(x.dtype)
-    slope = tl.where(valid[:, None], activation_slope(pre, ACTIVATION, EXACT), 0.0).to(x.dtype)
     tl.store(hidden_out + place[:, None] * W + w[None, :], hidden, mask=valid[:, None])
 
     grad_hidden = tl.zeros((BLOCK_N, W), dtype=tl.float32)
@@ -125,7 +120,10 @@ def map_backward_one_pass_kernel(
         tl.store(grad_psi_out + place[:, None] * F + columns[None, :], narrow, mask=valid[:, None])
         grad_hidden = tl.dot(narrow, tl.trans(weight), grad_hidden, input_precision="ieee")
     tl.store(grad_scale_out + part, tl.sum(grad_scale, axis=0))
-    grad_pre = grad_hidden * slope.to(tl.float32)
+    x = tl.load(inputs, mask=valid[:, None], other=0.0)
+    pre = tl.dot(x, tl.load(w1 + d[:, None] * W + w[None, :]), input_precision="ieee")
+    pre += tl.load(b1 + w).to(tl.float32)[None, :]
+    grad_pre = tl.where(valid[:, None], grad_hidden * activation_slope(pre, ACTIVATION, EXACT), 0.0)
     tl.store(grad_b1_out + part * W + w, tl.sum(grad_pre, axis=0))
     tl.store(grad_pre_out + place[:, None] * W + w[None, :], grad_pre.to(x.dtype), mask=valid[:, None])
 

@@ -72,7 +72,7 @@ HOPPER = TileSet(
     state=Tiles(tokens=128, hidden=64, features=128, warps=8, stages=2),
     apply=Tiles(tokens=128, hidden=64, features=256, warps=8, stages=2),
     backward=Tiles(tokens=64, hidden=64, features=64, warps=4, stages=2),
-    one_pass=Tiles(tokens=64, hidden=256, features=64, warps=8, stages=2),
+    one_pass=Tiles(tokens=64, hidden=256, features=32, warps=8, stages=2),
     products=Tiles(tokens=64, hidden=128, features=128, warps=8, stages=3),
 )
 AMPERE_DATACENTER = TileSet(
