@@ -137,6 +137,8 @@ BENCH = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/wo
     element.className = `part ${script}-part`;
     const watchers = [];
     window.told = [];
+    window.asked = [];
+    window.answers = answers;
     window.props = props;
     window.send = change => { Object.assign(props, change); watchers.forEach(act => act()); };
     mount(element, {
@@ -144,7 +146,10 @@ BENCH = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/wo
       set: value => { props.value = value; },
       emit: name => window.told.push([name, JSON.parse(JSON.stringify(props.value))]),
       watch: act => watchers.push(act),
-      call: async (name, question) => answers[name] ?? {},
+      call: async (name, question) => {
+        window.asked.push([name, JSON.parse(JSON.stringify(question ?? {}))]);
+        return window.answers[name] ?? {};
+      },
     });
   };
   window.ready = true;

@@ -122,7 +122,7 @@ def test_no_request_left_the_machine_and_no_script_failed(whole_job: Watched) ->
 
 def test_markup_in_prompts_and_names_is_text(whole_job: Watched) -> None:
     page = whole_job.page
-    for name in ("runs", "attention", "plan", "compare"):
+    for name in ("home", "runs", "train", "attention", "plan", "compare"):
         go(page, name)
     assert page.evaluate("window.broken") is None
     expect(page.locator(".row-prompt b")).to_have_text(HOSTILE)
@@ -132,9 +132,13 @@ def test_a_reload_shows_the_same_study_and_jobs(whole_job: Watched, server: Serv
     page = whole_job.page
     go(page, "plan")
     page.locator('.cell[data-block="1"][data-op="linear"]').click()
+    page.get_by_label("dense first steps").fill("1")
     page.reload()
     page.wait_for_selector(".study-step")
     expect(page.locator(".plan-name")).to_have_text("1xlinear")
+    expect(page.get_by_label("dense first steps")).to_have_value("1")
+    expect(page.locator('[data-part="plan"]')).to_contain_text("painted: 1xlinear")
+    page.get_by_label("dense first steps").fill("0")
     go(page, "runs")
     expect(page.locator("tr[data-job]", has_text="surgery")).to_have_count(1)
     page.locator("tr[data-job]", has_text="measure").click()
@@ -148,7 +152,7 @@ def test_dark_and_phone(browser: Browser, server: Server, whole_job: Watched) ->
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         other = watch(context)
         page = open_page(other, server, "attention")
-        for name in ("attention", "plan", "compare", "runs"):
+        for name in ("home", "attention", "plan", "train", "compare", "runs"):
             go(page, name)
             overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert overflow <= 0, f"{name} is {overflow} px too wide at {width}"
