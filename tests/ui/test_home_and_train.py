@@ -96,7 +96,8 @@ def test_train_fills_presets_shows_refusals_and_follows_the_run(
     run = {
         "id": "j1", "state": "running", "stage": "finetuning", "step": 20, "steps": 40, "done": 0.5,
         "left": 30, "seconds": 31, "rows": [{"step": 20, "cells": {"loss": 0.0321}}], "samples": [],
-        "next": 9, "log": HOSTILE, "message": "", "resumable": False, "pace": 1.5, "prompt": "", "command": "",
+        "next": 9, "log": HOSTILE, "message": "", "resumable": False, "pace": 1.5, "prompt": "",
+        "command": "",
     }  # fmt: skip
     page = place(watched, bench, "train", value, {"finetune_price": price, "finetuning": {"id": ""}})
     expect(page.locator("#finetune-button")).to_have_text("Start, about 1 min 2 s")
