@@ -1,8 +1,8 @@
 """Time tile candidates of the Triton kernels on this device, and the ways to a map's gradient.
 
 First every kernel alone; then a distillation step and a full backward for every ``GradientPlan`` with the
-best tiles. The result names the fastest of each; it goes into ``triton_tiles.py`` by hand, or into one run of the
-benchmark with ``--tiles PATH``.
+best tiles. The result names the fastest of each; it goes into ``triton_tiles.py`` by hand, or into one run of
+the benchmark with ``--tiles PATH``.
 """
 
 from __future__ import annotations

@@ -81,6 +81,10 @@ class OperatorProcessor:
         """Attend from [B, N, H*D] to [B, N, H*D], with the signature of diffusers' processors."""
         adapter = self.clock.adapter
         query, key, value = adapter.query_key_value(attn, hidden_states, rotary_emb=rotary_emb, **arguments)
+        return adapter.output(attn, self.attend(attn, query, key, value))
+
+    def attend(self, attn: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Let observers look and attend with the block's operator; [B, N, H, D] in and out."""
         for observer in self.observers:
             observer(self.context.block, query, key, value, self.context.freeze())
         operator = None if self.clock.dense else getattr(attn, OPERATOR, None)
@@ -90,7 +94,7 @@ class OperatorProcessor:
             )
         else:
             result = operator(query, key, value, context=self.context)
-        return adapter.output(attn, result.type_as(query))
+        return result.type_as(query)
 
 
 @contextmanager
