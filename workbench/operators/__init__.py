@@ -1,5 +1,6 @@
 """Operators: what may compute the self-attention of a block. One file each: spec, cost, module."""
 
+from workbench.operators.attach import attach_operators, detach_operators
 from workbench.operators.context import AttentionContext, BlockContext, ForwardClock, clock_of
 from workbench.operators.feature_maps import (
     ElementwiseSpec,
@@ -47,9 +48,11 @@ __all__ = [
     "RehyatSpec",
     "Schedule",
     "SoftmaxSpec",
+    "attach_operators",
     "build",
     "build_feature_map",
     "clock_of",
+    "detach_operators",
     "label",
     "observe",
     "parse_rate",

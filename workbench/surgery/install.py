@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from workbench.errors import InputError
@@ -22,13 +21,13 @@ from workbench.operators import (
     OPERATOR,
     AttentionOperator,
     Impl,
-    OperatorProcessor,
     OperatorSpec,
+    attach_operators,
     build,
     clock_of,
+    detach_operators,
     label,
 )
-from workbench.operators.context import attach_clock, release_clock
 from workbench.operators.flops import HeadShape
 from workbench.planning import Plan
 from workbench.surgery.lora import take_off
@@ -169,15 +168,9 @@ def install_operators(
         dense_first=plan.schedule.dense_first,
         dense_every=plan.schedule.dense_every,
     )
-    if operators:
-        clock = attach_clock(transformer, adapter)
-        clock.installation = report
-        clock.is_dense_step = plan.schedule.is_dense
-        for block, operator in operators.items():
-            attention: Any = adapter.attention(transformer, block)
-            operator.to(_device_of(attention)).train(attention.training)
-            attention.add_module(OPERATOR, operator)
-            attention.set_processor(OperatorProcessor(attention.processor, clock=clock, block=block))
+    attach_operators(
+        transformer, adapter, operators, is_dense_step=plan.schedule.is_dense, installation=report
+    )
     return report
 
 
@@ -195,20 +188,7 @@ def restore(model: LoadedModel | nn.Module) -> tuple[int, ...]:
         model.provenance = {}
     take_off(transformer)
     put_back(transformer)
-    clock = clock_of(transformer)
-    if clock is None or clock.installation is None:
-        return ()
-    restored = []
-    for converted in clock.installation.converted:
-        attention: Any = clock.adapter.attention(transformer, converted.block)
-        attention.set_processor(attention.processor.original)
-        delattr(attention, OPERATOR)
-        restored.append(converted.block)
-    clock.installation = None
-    clock.is_dense_step = None
-    clock.reset()
-    release_clock(transformer)
-    return tuple(restored)
+    return detach_operators(transformer)
 
 
 def installed(model: LoadedModel | nn.Module) -> Report | None:
@@ -273,8 +253,3 @@ def _prepare(
     operator.load_state_dict(weights)
     operator.linear_branch, operator.impl = linear_branch, impl
     return operator
-
-
-def _device_of(attention: nn.Module) -> torch.device:
-    device = next((parameter.device for parameter in attention.parameters()), torch.device("cpu"))
-    return torch.device("cpu") if device.type == "meta" else device
