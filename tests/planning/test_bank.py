@@ -12,10 +12,24 @@ from safetensors.torch import load_file, save_file
 from tests.banks import write_bank
 from workbench.errors import Diverged, InputError
 from workbench.models import ModelFacts
-from workbench.operators import HybridSpec, LinearSpec, build, label, parse_rate
-from workbench.planning import BankWriter, Plan, Timings, front, load_bank, parse_assign, select
+from workbench.operators import HybridSpec, LinearSpec, Schedule, build, label, parse_rate
+from workbench.planning import (
+    BankWriter,
+    Measure,
+    Plan,
+    Timings,
+    cost,
+    front,
+    load_bank,
+    make_plan,
+    merge_banks,
+    parse_assign,
+    plan_blocks,
+    select,
+)
 from workbench.planning.allocation import cheapest
 from workbench.planning.selection import choices
+from workbench.workspace import write_json
 
 
 @pytest.fixture
@@ -142,15 +156,16 @@ def test_select_within_a_budget(untrained_bank_facts: ModelFacts, tmp_path: Path
     facts = untrained_bank_facts
     bank = write_bank(tmp_path / "wide", facts)
     size = facts.default_size
-    plan = select(bank, facts, size, speedup=1.2)
+    measure = Measure(size)
+    plan = select(bank, facts, measure, speedup=1.2)
     assert not bank.missing(plan) and plan.provenance["made_by"] == "optimal"
     for method in ("greedy", "best_k", "uniform"):
-        other = select(bank, facts, size, speedup=1.2, method=method)  # type: ignore[arg-type]
+        other = select(bank, facts, measure, speedup=1.2, method=method)  # type: ignore[arg-type]
         assert float(plan.provenance["error"]) <= float(other.provenance["error"])  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"reach a speed-up of at most 1\.\d\d, and 2 was asked for"):
-        select(bank, facts, size, speedup=2.0)
+        select(bank, facts, measure, speedup=2.0)
     with pytest.raises(InputError, match="cannot be reached"):
-        select(bank, facts, size, speedup=50)
+        select(bank, facts, measure, speedup=50)
     points = front(bank, facts, size)
     assert points[-1].error == 0.0 and points[0].cost == cheapest(choices(bank, facts, size))
 
@@ -163,10 +178,69 @@ def test_milliseconds_are_another_budget(untrained_bank_facts: ModelFacts, tmp_p
     facts = untrained_bank_facts
     bank = write_bank(tmp_path / "wide", facts)
     timings = Timings({"softmax": 10.0, "R2": 9.0, "R4": 2.0}, rest=5.0, device="test")
-    plan = select(bank, facts, facts.default_size, speedup=1.5, timings=timings)
+    measure = Measure(facts.default_size, timings)
+    plan = select(bank, facts, measure, speedup=1.5)
     spent = sum(timings.attention[choice] for choice in labels_of(plan)) + 50
     assert 150 / spent >= 1.5 and "linear" not in labels_of(plan)
     assert "attention_ms" in plan.provenance
+
+
+def test_a_budget_may_be_absolute(untrained_bank_facts: ModelFacts, tmp_path: Path) -> None:
+    facts = untrained_bank_facts
+    bank = write_bank(tmp_path / "wide", facts)
+    measure = Measure(facts.default_size)
+    full = measure.pass_cost(make_plan({}, facts), facts)
+    assert full == pytest.approx(1e12 * cost(make_plan({}, facts), facts).dense_tflop)
+    plan = select(bank, facts, measure, budget=0.9 * full)
+    assert measure.pass_cost(plan, facts) <= 0.9 * full
+    with pytest.raises(InputError, match=r"cost at least 0\.\d+ TFLOP a pass, and 0\.001 TFLOP"):
+        select(bank, facts, measure, budget=1e9)
+    with pytest.raises(InputError, match="one way"):
+        select(bank, facts, measure)
+
+
+def test_a_schedule_makes_a_speedup_dearer(untrained_bank_facts: ModelFacts, tmp_path: Path) -> None:
+    facts = untrained_bank_facts
+    bank = write_bank(tmp_path / "wide", facts)
+    half = Measure(facts.default_size, schedule=Schedule(dense_first=4), steps=8)
+    plan = select(bank, facts, half, speedup=1.1)
+    assert plan.schedule.dense_first == 4
+    assert cost(plan, facts, num_steps=8).dit_ratio <= 1 / 1.1
+    assert len(plan.converted) > len(select(bank, facts, Measure(facts.default_size), speedup=1.1).converted)
+
+
+def test_timings_at_another_size_are_an_estimate(untrained_bank_facts: ModelFacts) -> None:
+    facts = untrained_bank_facts
+    timings = Timings({"softmax": 10.0, "linear": 2.0}, rest=5.0, device="test")
+    assert timings.scaled(facts, measured=facts.default_size, wanted=facts.default_size) is timings
+    wanted = facts.default_size._replace(frames=2 * facts.default_size.frames - 1 + 4)
+    longer = timings.scaled(facts, measured=facts.default_size, wanted=wanted)
+    tokens = facts.token_grid(wanted).num_tokens / facts.token_grid(facts.default_size).num_tokens
+    assert longer.is_estimate and longer.attention["softmax"] == pytest.approx(10 * tokens**2)
+    assert longer.attention["linear"] == pytest.approx(2 * tokens)
+
+
+def test_banks_are_merged(tmp_path: Path, micro_facts: ModelFacts) -> None:
+    first = write_bank(tmp_path / "first", micro_facts, rates=("R2",), seed=1)
+    second = write_bank(tmp_path / "second", micro_facts, rates=("R2", "R4"), seed=2)
+    both = merge_banks([first, second], tmp_path / "both")
+    assert set(both.cells) == set(second.cells)
+    for block, source in ((0, first), (1, first)):
+        cell = source.cells[block, "R2"]
+        kept, own = both.weights(block, cell.spec), source.weights(block, cell.spec)
+        assert all(torch.equal(kept[name], own[name]) for name in own)
+    write_json(
+        tmp_path / "second" / "bank.json",
+        {**json.loads((tmp_path / "second" / "bank.json").read_text()), "size": [13, 48, 32]},
+    )
+    with pytest.raises(InputError, match="13×48×32"):
+        merge_banks([first, load_bank(tmp_path / "second")], tmp_path / "third")
+
+
+def test_missing_cells_are_named_with_what_measuring_takes(tmp_path: Path, micro_facts: ModelFacts) -> None:
+    bank = write_bank(tmp_path / "bank", micro_facts, rates=("R2",), blocks=(0,))
+    with pytest.raises(InputError, match=r"block 1 R2, block 2 R2; .*about 1 seconds \(estimated"):
+        bank.check_complete(plan_blocks("all", "R2", micro_facts))
 
 
 def test_another_objective_can_be_given(untrained_bank_facts: ModelFacts, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from workbench.cli import compare, doctor, evaluation, jobs, planning, steps, training
+from workbench.cli import banks, compare, doctor, evaluation, jobs, planning, steps, training
 from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ for command in (
     training.sensitivity,
     planning.plan,
     planning.cost,
+    planning.times,
     steps.surgery,
     training.finetune,
     compare.compare,
@@ -41,6 +42,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(banks.app, name="bank")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`workbench plan` and `workbench cost`: which block gets what, and what that costs."""
+"""`workbench plan`, `cost`, `times`: which block gets what, what that costs, and what this device needs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.errors import InputError
-from workbench.workspace import Workspace, new_id
-
-if TYPE_CHECKING:
-    from workbench.types import ClipSize
 from workbench.cli.options import (
     BlocksOption,
+    DetachOption,
     FramesOption,
     HeightOption,
     JsonOption,
     ModelOption,
     PlanOption,
+    StepsOption,
     WidthOption,
     WorkspaceOption,
+    bank_name,
     model_name,
+    queue_step,
     show,
+    stated,
+)
+from workbench.errors import InputError
+from workbench.workspace import Workspace, new_id
+
+if TYPE_CHECKING:
+    from workbench.models import ModelFacts
+    from workbench.planning import Allocation, Bank, Measure, Plan, Timings
+    from workbench.types import ClipSize
+
+ONE_WAY = (
+    "Say how to plan in one way: --blocks with --rate, --assign, --short, or with --bank one of --speedup, "
+    "--budget-flops, --budget-ms, --attention-ratio and --front."
 )
 
 
@@ -32,37 +44,121 @@ def plan(
     rate: Annotated[str | None, typer.Option("--rate", help="R4, 4 or linear; with --blocks.")] = None,
     assign: Annotated[str | None, typer.Option("--assign", help='"0-3:softmax,4-7:R4,8-:linear".')] = None,
     short: Annotated[str | None, typer.Option("--short", help="A short name, 5xR4.")] = None,
-    bank: Annotated[Path | None, typer.Option("--bank", help="With --speedup: the measured cells.")] = None,
+    bank: Annotated[Path | None, typer.Option("--bank", help="The measured cells to choose among.")] = None,
     speedup: Annotated[
-        float | None, typer.Option("--speedup", help="The best plan this many times as fast in FLOPs.")
+        float | None, typer.Option("--speedup", help="So many times as fast over a whole clip.")
     ] = None,
+    budget_flops: Annotated[
+        float | None, typer.Option("--budget-flops", help="Operations of one pass of all blocks.")
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option("--budget-ms", help="Milliseconds of one pass on this device.")
+    ] = None,
+    attention_ratio: Annotated[
+        float | None, typer.Option("--attention-ratio", help="Attention operations over softmax's.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option("--objective", help="error (of the cells) or sensitivity (of the velocity).")
+    ] = "error",
+    method: Annotated[
+        str, typer.Option("--method", help="optimal, or a baseline: greedy, uniform, best_k.")
+    ] = "optimal",
+    frames: FramesOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    steps: StepsOption = None,
+    dense_first: Annotated[int, typer.Option("--dense-first", help="So many first steps stay dense.")] = 0,
     *,
+    milliseconds: Annotated[
+        bool, typer.Option("--milliseconds", help="Count --speedup and --front in time on this device.")
+    ] = False,
+    front: Annotated[
+        bool, typer.Option("--front", help="List every plan that none beats in both error and cost.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a plan: which operator each block gets."""
     from workbench import planning, surgery
+    from workbench.operators import Schedule
 
     facts = surgery.open_facts(model_name(model))[0]
-    ways = sum(way is not None for way in (rate, assign, short, speedup))
-    if ways != 1:
-        raise InputError(
-            "Say how to plan in one way: --blocks with --rate, --assign, --short, or --speedup with --bank."
-        )
+    size = _size(facts, frames, height, width)
+    budgets = {"speedup": speedup, "flops": budget_flops, "ms": budget_ms, "attention": attention_ratio}
+    ways = [way for way in (rate, assign, short, *budgets.values(), front or None) if way is not None]
+    if len(ways) != 1:
+        raise InputError(ONE_WAY)
+    opened = Workspace.open(workspace)
+    schedule = Schedule(dense_first=dense_first)
     if assign is not None:
-        made = planning.parse_assign(assign, facts)
+        made = planning.parse_assign(assign, facts, size=size, schedule=schedule)
     elif short is not None:
-        made = planning.parse_short(short, facts)
+        made = planning.parse_short(short, facts, size=size, schedule=schedule)
     elif rate is not None:
-        made = planning.plan_blocks(blocks or "all", rate, facts)
+        made = planning.plan_blocks(blocks or "all", rate, facts, size=size)
+        made = made.model_copy(update={"schedule": schedule})
     elif bank is None:
-        raise InputError("--speedup chooses among measured cells; name their bank with --bank.")
+        raise InputError("A budget chooses among measured cells; name their bank with --bank.")
     else:
-        made = planning.select(planning.load_bank(bank), facts, facts.default_size, speedup=speedup or 1.0)
-    path = Workspace.open(workspace).folder("plans") / f"{new_id(made.short_name)}.json"
+        measured = planning.load_bank(Path(bank_name(bank)), facts)
+        timings = _timings(opened, facts, size) if milliseconds or budget_ms is not None else None
+        measure = planning.Measure(size, timings, schedule, steps)
+        errors = _objective(measured, objective)
+        if front:
+            _show_front(
+                planning.front(measured, facts, size, timings=timings, errors=errors), as_json=as_json
+            )
+            return
+        made = _select(measured, facts, measure, budgets, method=method, errors=errors)
+    path = opened.folder("plans") / f"{new_id(made.short_name)}.json"
     planning.save(made, path)
-    document = {"plan": str(path), **planning.to_json(made), "cost": _cost_document(made, facts, None)}
+    document = {"plan": str(path), **planning.to_json(made), "cost": _cost_document(made, facts, size, steps)}
     show(document, as_json=as_json, prose=f"{made.short_name}: {path}\n{_cost_prose(document['cost'])}")
+
+
+def _select(
+    bank: Bank,
+    facts: ModelFacts,
+    measure: Measure,
+    budgets: dict[str, float | None],
+    *,
+    method: str,
+    errors: dict[tuple[int, str], float] | None,
+) -> Plan:
+    from workbench import planning
+
+    budget = budgets["flops"] or budgets["ms"]
+    if budgets["attention"] is not None:
+        core, rest = measure.dense(facts)
+        budget = facts.num_blocks * (budgets["attention"] * core + rest)
+    known: Any = method
+    return planning.select(
+        bank, facts, measure, speedup=budgets["speedup"], budget=budget, method=known, errors=errors
+    )
+
+
+def _objective(bank: Bank, name: str) -> dict[tuple[int, str], float] | None:
+    from workbench import distillation
+
+    if name == "error":
+        return None
+    if name != "sensitivity":
+        raise InputError(f"Objective {name[:40]!r} is not known; choose error or sensitivity.")
+    found = distillation.load_sensitivity(bank)
+    if found is None:
+        raise InputError(
+            f"The sensitivity of bank {bank.folder.name} is not measured; run `workbench sensitivity --bank "
+            f"{bank.folder.name}` first."
+        )
+    return found.errors
+
+
+def _show_front(points: tuple[Allocation, ...], as_json: bool) -> None:  # noqa: FBT001 - a format, passed on
+    rows = [
+        {"labels": list(each.labels), "error": each.error, "attention_cost": each.cost} for each in points
+    ]
+    lines = [f"{each.error:10.4f}  {each.cost:12.5g}  {' '.join(each.labels)}" for each in points]
+    show({"front": rows}, as_json=as_json, prose="\n".join(["     error  attention     blocks", *lines]))
 
 
 def cost(
@@ -71,33 +167,102 @@ def cost(
     frames: FramesOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
+    steps: StepsOption = None,
     target_speedup: Annotated[
         float | None, typer.Option("--target-speedup", help="Ask whether a speed-up can be reached.")
     ] = None,
     *,
+    milliseconds: Annotated[
+        bool, typer.Option("--milliseconds", help="Also in time, as measured on this device.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count the FLOPs of a plan, without weights."""
+    """Count the FLOPs of a plan, without weights; or its milliseconds on this device."""
     from workbench import planning, surgery
-    from workbench.types import ClipSize
 
-    del workspace
     facts = surgery.open_facts(model_name(model))[0]
-    usual = facts.default_size
-    size = ClipSize(frames or usual.frames, height or usual.height, width or usual.width)
+    size = _size(facts, frames, height, width)
     if target_speedup is not None:
         payoff = planning.will_it_pay(facts, size, target_speedup=target_speedup)
         show(payoff.model_dump(mode="json"), as_json=as_json, prose=payoff.sentence)
         return
-    document = _cost_document(planning.load(plan, facts), facts, size)
-    show(document, as_json=as_json, prose=_cost_prose(document))
+    made = planning.load(plan, facts)
+    document = _cost_document(made, facts, size, steps)
+    prose = _cost_prose(document)
+    if milliseconds:
+        timings = _timings(Workspace.open(workspace), facts, size)
+        document["milliseconds"] = _milliseconds(made, facts, planning.Measure(size, timings, steps=steps))
+        prose += f"\n{document['milliseconds']['sentence']}"
+    show(document, as_json=as_json, prose=prose)
 
 
-def _cost_document(plan: Any, facts: Any, size: ClipSize | None) -> dict[str, Any]:
+def times(
+    model: ModelOption = "embedded",
+    rates: Annotated[
+        str | None, typer.Option("--rates", help="Operators to time (default: all usual ones).")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option("--repeats", help="Runs; the median counts.")] = None,
+    *,
+    detach: DetachOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time every operator on this device, for `plan --budget-ms` and `cost --milliseconds`."""
+    words = None if rates is None else [word.strip() for word in rates.split(",")]
+    settings = stated(model=model_name(model), rates=words, repeats=repeats)
+    title = f"operators of {model}"
+    queue_step("times", settings, title=title, workspace=workspace, as_json=as_json, detach=detach)
+
+
+def _size(facts: ModelFacts, frames: int | None, height: int | None, width: int | None) -> ClipSize:
+    usual = facts.default_size
+    stated_size = {"frames": frames, "height": height, "width": width}
+    return usual._replace(**{name: value for name, value in stated_size.items() if value is not None})
+
+
+def _timings(workspace: Workspace, facts: ModelFacts, size: ClipSize) -> Timings:
+    """Return what was timed on this device, scaled to another clip size as an estimate.
+
+    Raises:
+        InputError: nothing was timed.
+    """
+    from workbench.evaluation.operator_times import find_times
+    from workbench.types import ClipSize
+
+    found = find_times(workspace, facts)
+    if found is None:
+        raise InputError(
+            f"The operators of {facts.name} were not timed on this device; run `workbench times --model "
+            f"{facts.name}` first, about a minute."
+        )
+    return found.timings.scaled(facts, measured=ClipSize(*found.size), wanted=size)
+
+
+def _milliseconds(plan: Plan, facts: ModelFacts, measure: Measure) -> dict[str, Any]:
     from workbench import planning
 
-    document: dict[str, Any] = planning.cost(plan, facts, size).model_dump(mode="json")
+    timings = measure.timings
+    assert timings is not None
+    dense = measure.pass_cost(planning.make_plan({}, facts, size=measure.size), facts)
+    own = measure.pass_cost(plan, facts)
+    how = "estimated from another clip size" if timings.is_estimate else "measured operator by operator"
+    return {
+        "pass": own,
+        "dense_pass": dense,
+        "speedup": dense / own,
+        "device": timings.device,
+        "is_estimate": timings.is_estimate,
+        "sentence": f"One pass takes {own:.4g} ms, softmax {dense:.4g} ms ({dense / own:.2f}×), "
+        f"{how} on {timings.device}.",
+    }
+
+
+def _cost_document(plan: Plan, facts: ModelFacts, size: ClipSize, steps: int | None) -> dict[str, Any]:
+    from workbench import planning
+
+    found = planning.cost(plan, facts, size, num_steps=steps)
+    document: dict[str, Any] = found.model_dump(mode="json")
     return document
 
 

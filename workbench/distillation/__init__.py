@@ -1,6 +1,6 @@
 """Distillation: cells learn the teacher's attention and become a bank; students are finetuned."""
 
-from workbench.distillation.config import MeasureConfig
+from workbench.distillation.config import MeasureConfig, check_measure
 from workbench.distillation.finetune import finetune
 from workbench.distillation.finetune_config import PRESETS, FinetuneConfig, check_finetune, preset
 from workbench.distillation.finetuned import finetune_figures
@@ -29,6 +29,7 @@ __all__ = [
     "TeacherState",
     "cell_name",
     "check_finetune",
+    "check_measure",
     "check_sensitivity",
     "finetune",
     "finetune_figures",

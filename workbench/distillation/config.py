@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
@@ -13,12 +13,12 @@ from workbench.distillation.losses import LossName
 from workbench.distillation.prompts import PromptSplit, choose_prompts
 from workbench.distillation.trajectories import SamplingSettings
 from workbench.errors import InputError
-from workbench.models import LoadedModel
+from workbench.models import LoadedModel, ModelFacts, check_words
 from workbench.operators import FeatureMapSpec, OperatorSpec, PolynomialSpec, SoftmaxSpec, label, parse_rate
 from workbench.operators.hybrid import Stabilizer
 from workbench.planning.bank import Bank, load_bank
 from workbench.planning.plan import check_block, check_rates, make_plan
-from workbench.surgery import installed
+from workbench.surgery import installed, open_facts
 from workbench.types import ClipSize, StrictModel
 
 Prompts = Annotated[tuple[str, ...], Field(max_length=512)]
@@ -84,16 +84,37 @@ class MeasurePlan:
     notes: tuple[str, ...]
 
 
-def check(config: MeasureConfig, model: LoadedModel) -> MeasurePlan:
-    """Check a configuration against a model.
+class Chosen(NamedTuple):
+    """What a configuration chooses, as far as it goes without weights."""
+
+    specs: tuple[OperatorSpec, ...]
+    blocks: tuple[int, ...]
+    sampling: SamplingSettings
+    extended: Bank | None
+    notes: tuple[str, ...]
+
+
+def check_measure(config: MeasureConfig) -> Chosen:
+    """Refuse what can be refused without loading weights.
 
     Raises:
-        InputError: one sentence: an unknown block or rate, a rate above the tokens of a frame, a size or
-            prompt that the model refuses, a bank of another model, two transformers.
+        InputError: a student, or as `choose`.
     """
-    facts = model.facts
-    if installed(model) is not None:
-        raise InputError(f"{model.name} is a student; measure on its teacher, {facts.name}.")
+    facts, plan = open_facts(config.model)
+    if plan is not None:
+        raise InputError(f"{Path(config.model).name} is a student; measure on its teacher, {facts.name}.")
+    for prompt in (*config.prompts, *config.held_out_prompts):
+        check_words(facts, prompt)
+    return choose(config, facts)
+
+
+def choose(config: MeasureConfig, facts: ModelFacts) -> Chosen:
+    """Check blocks, rates, size and the extended bank against the facts of a model.
+
+    Raises:
+        InputError: one sentence: an unknown block or rate, a rate above the tokens of a frame, a size that
+            the model refuses, a bank of another model, two transformers.
+    """
     if facts.num_transformers > 1:
         raise InputError(
             f"{facts.name} has two transformers, one for early and one for late steps; "
@@ -112,9 +133,27 @@ def check(config: MeasureConfig, model: LoadedModel) -> MeasurePlan:
     for spec in specs:
         notes |= dict.fromkeys(check_rates(make_plan({blocks[0]: spec}, facts, size=size), grid))
     guidance = facts.default_guidance if config.guidance is None else config.guidance
-    return MeasurePlan(
+    return Chosen(
         specs=specs,
         blocks=blocks,
+        sampling=SamplingSettings(steps=config.steps, guidance=guidance, size=size),
+        extended=None if config.extend is None else load_bank(Path(config.extend), facts),
+        notes=tuple(notes),
+    )
+
+
+def check(config: MeasureConfig, model: LoadedModel) -> MeasurePlan:
+    """Check a configuration against a model.
+
+    Raises:
+        InputError: as `choose`, a student, or a prompt that the model refuses.
+    """
+    if installed(model) is not None:
+        raise InputError(f"{model.name} is a student; measure on its teacher, {model.facts.name}.")
+    chosen = choose(config, model.facts)
+    return MeasurePlan(
+        specs=chosen.specs,
+        blocks=chosen.blocks,
         prompts=choose_prompts(
             model,
             training=config.prompts,
@@ -123,10 +162,10 @@ def check(config: MeasureConfig, model: LoadedModel) -> MeasurePlan:
             num_held_out=config.num_held_out,
             seed=config.seed,
         ),
-        sampling=SamplingSettings(steps=config.steps, guidance=guidance, size=size),
+        sampling=chosen.sampling,
         training=TrainingChoices(loss=config.loss, lr=config.lr, patience=config.patience),
-        extended=None if config.extend is None else load_bank(Path(config.extend), facts),
-        notes=tuple(notes),
+        extended=chosen.extended,
+        notes=chosen.notes,
     )
 
 

@@ -1,7 +1,16 @@
 """Planning: plans, what they cost, the bank they draw on, and the best plan within a budget."""
 
 from workbench.planning.allocation import Allocation, Choice
-from workbench.planning.bank import Bank, BankManifest, BankWriter, Cell, TimestepError, load_bank
+from workbench.planning.bank import (
+    Bank,
+    BankManifest,
+    BankWriter,
+    Cell,
+    TimestepError,
+    bank_folder,
+    load_bank,
+    merge_banks,
+)
 from workbench.planning.cost import Cost, Payoff, block_flops, cost, will_it_pay
 from workbench.planning.grammar import (
     is_short,
@@ -22,7 +31,17 @@ from workbench.planning.plan import (
     save,
     to_json,
 )
-from workbench.planning.selection import Timings, allocate, as_plan, attention_budget, choices, front, select
+from workbench.planning.selection import (
+    Measure,
+    Method,
+    Timings,
+    allocate,
+    as_plan,
+    attention_budget,
+    choices,
+    front,
+    select,
+)
 
 __all__ = [
     "Allocation",
@@ -32,6 +51,8 @@ __all__ = [
     "Cell",
     "Choice",
     "Cost",
+    "Measure",
+    "Method",
     "ModelIdentity",
     "Payoff",
     "Plan",
@@ -40,6 +61,7 @@ __all__ = [
     "allocate",
     "as_plan",
     "attention_budget",
+    "bank_folder",
     "block_flops",
     "check_rates",
     "choices",
@@ -51,6 +73,7 @@ __all__ = [
     "load_bank",
     "load_file",
     "make_plan",
+    "merge_banks",
     "parse_assign",
     "parse_blocks",
     "parse_short",

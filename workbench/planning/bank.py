@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,8 @@ SCHEMA_VERSION = 1
 FILE = "bank.json"
 CELLS = "cells"
 MAX_NAMED = 5
+SHIPPED = Path(__file__).parent / "banks"
+"""Banks that ship with the workbench, by name."""
 
 Scalar = str | int | float | bool | None
 Error = Annotated[float, Field(ge=0)]
@@ -163,8 +165,19 @@ class Bank:
             more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
             raise InputError(
                 f"Bank {self.folder.name} lacks {len(missing)} of the cells of this plan: {named}{more}; "
-                "measure them first."
+                f"measure them first{_duration(self.measuring_seconds(len(missing)))}."
             )
+
+    def measuring_seconds(self, num_cells: int) -> float | None:
+        """Estimate how long measuring so many cells would take, from how long this bank's own took.
+
+        None where the bank does not say.
+        """
+        own = self.manifest.provenance.get("seconds_per_cell")
+        if isinstance(own, int | float) and own > 0:
+            return num_cells * float(own)
+        seconds = [cell.seconds for cell in self.manifest.cells if cell.seconds > 0]
+        return num_cells * sum(seconds) / len(seconds) if seconds else None
 
     def cell(self, block: int, spec: OperatorSpec) -> Cell:
         """Return a measured cell.
@@ -198,13 +211,13 @@ def load_bank(path: Path, facts: ModelFacts | None = None) -> Bank:
     """Read a bank folder strictly.
 
     Args:
-        path: the folder, or its bank.json.
+        path: the folder, its bank.json, or the name of a bank that ships with the workbench.
         facts: of the model it is wanted for; None skips that check.
 
     Raises:
         InputError: no bank, damaged, of a newer version, files missing, or for another model.
     """
-    folder = path.parent if path.name == FILE else path
+    folder = bank_folder(path)
     what = f"bank {folder.name}"
     if not (folder / FILE).is_file():
         raise InputError(
@@ -219,6 +232,15 @@ def load_bank(path: Path, facts: ModelFacts | None = None) -> Bank:
     if facts is not None:
         bank.check_model(facts)
     return bank
+
+
+def bank_folder(path: Path | str) -> Path:
+    """Return the folder of a bank: as given, or of the one of that name that ships with the workbench."""
+    path = Path(path)
+    if path.name == FILE:
+        return path.parent
+    shipped = SHIPPED / path
+    return shipped if len(path.parts) == 1 and not path.exists() and shipped.is_dir() else path
 
 
 class BankWriter:
@@ -301,12 +323,34 @@ class BankWriter:
             InputError: the other bank is of another model, or one of its files is damaged.
         """
         other.check_model(self.manifest.model)
+        if other.manifest.size != self.manifest.size:
+            raise InputError(
+                f"Bank {other.folder.name} was measured at {_size(other.manifest.size)} and this one at "
+                f"{_size(self.manifest.size)}, so that their errors cannot be compared; measure at one size."
+            )
         known = {cell.key for cell in self.manifest.cells}
         taken = [cell for cell in other.manifest.cells if cell.key not in known]
         return tuple(self.save_cell(cell, other.weights(cell.block, cell.spec)) for cell in taken)
 
     def _write_manifest(self) -> None:
         write_json(self.folder / FILE, json.loads(self.manifest.model_dump_json()))
+
+
+def merge_banks(banks: Sequence[Bank], folder: Path) -> Bank:
+    """Write a bank with the cells of several banks of one model; of a cell in several the first is taken.
+
+    Raises:
+        InputError: banks of different models or sizes, or a damaged one.
+    """
+    first = banks[0]
+    for other in banks[1:]:
+        other.check_model(first.facts)
+    names: list[Scalar] = [bank.folder.name for bank in banks]
+    provenance = {**first.manifest.provenance, "merged": names}
+    writer = BankWriter.create(folder, first.facts, size=first.manifest.size, provenance=provenance)
+    for bank in banks:
+        writer.merge(bank)
+    return load_bank(folder)
 
 
 def expected_weights(spec: OperatorSpec, facts: ModelFacts) -> dict[str, tuple[int, ...]]:
@@ -318,6 +362,18 @@ def file_digest(path: Path) -> str:
     """Return the sha256 of a file as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(size: tuple[int, int, int]) -> str:
+    return "×".join(map(str, size))
+
+
+def _duration(seconds: float | None) -> str:
+    """Return how long as a clause; estimates are said to be such."""
+    if seconds is None:
+        return ""
+    shown = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    return f", about {shown} (estimated from this bank)"
 
 
 def _file_name(cell: Cell, *, previous: str) -> str:

@@ -71,7 +71,11 @@ def _check_capture(config: capturing.CaptureConfig) -> None:
     capturing.check(config, surgery.open_facts(config.model)[0])
 
 
-def _check_rates(config: distillation.MeasureConfig | StudyConfig) -> None:
+def _check_measuring(config: distillation.MeasureConfig) -> None:
+    distillation.check_measure(config)
+
+
+def _check_rates(config: StudyConfig) -> None:
     facts = surgery.open_facts(config.model)[0]
     blocks = range(facts.num_blocks) if config.blocks is None else config.blocks
     for rate in config.rates:
@@ -126,7 +130,7 @@ def _check_evaluation(config: evaluation.EvaluateConfig) -> None:
 STEPS: dict[str, Step] = {
     "generate": Step(sampling.GenerateConfig, generate, _check_clip),
     "capture": Step(capturing.CaptureConfig, capture, _check_capture),
-    "measure": Step(distillation.MeasureConfig, measure, _check_rates),
+    "measure": Step(distillation.MeasureConfig, measure, _check_measuring),
     "sensitivity": Step(distillation.SensitivityConfig, measure_sensitivity, _check_sensitivity),
     "surgery": Step(surgery.SurgeryConfig, build_student, _check_surgery),
     "finetune": Step(distillation.FinetuneConfig, finetune, _check_finetuning),
