@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from workbench.cli import banks, compare, doctor, evaluation, jobs, planning, steps, training
+from workbench.cli import banks, compare, doctor, evaluation, jobs, planning, rendering, steps, training
 from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
 
 app = typer.Typer(
@@ -36,6 +36,8 @@ for command in (
     steps.study,
     evaluation.evaluate,
     doctor.doctor,
+    rendering.render,
+    rendering.times,
     evaluation.evaluate_suite,
     evaluation.export_vbench,
     evaluation.vocabulary,
