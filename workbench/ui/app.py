@@ -38,7 +38,7 @@ def build_app(workspace: Workspace, *, model: str = "embedded") -> FastAPI:
     context = Context(workspace, str(folder.absolute()) if folder.is_dir() else model, Queue(workspace))
     context.facts  # noqa: B018  (an unknown model is refused before anything is served)
     app = FastAPI(
-        routes=[*routes(workspace), *handover_routes(workspace)],
+        routes=[*routes(workspace), *handover_routes(workspace), *home.example_routes()],
         docs_url=None,
         redoc_url=None,
         openapi_url=None,

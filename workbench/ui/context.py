@@ -94,7 +94,7 @@ class Context:
         return priced(verb, self.estimate(kind, settings))
 
     def _is_mine(self, job: Job) -> bool:
-        return job.kind == "compare" or job.config.get("model") == self.model
+        return job.kind in ("compare", "finetune") or job.config.get("model") == self.model
 
     def submit(self, kind: str, settings: Mapping[str, Any], *, title: str) -> Job:
         """Check the settings and queue the step; the same work still under way is returned instead.

@@ -10,7 +10,7 @@ export const mount = (element, host) => {
   let asking = false;
   let again = null;
   element.innerHTML = `<section class="panel"><header class="panel-head"><h2>Budget</h2><span class="hint">exact optimum, live</span><div class="end unit-slot"></div></header>
-      <div class="panel-body"><label class="slider-row">at most<input class="slider budget" type="range" aria-label="Budget"><output></output></label><p class="muted budget-note"><span></span> <button type="button" class="button small quiet" data-verb="time" hidden>Time the operators here</button></p><dl class="readouts plan-readouts"></dl></div></section>
+      <div class="panel-body"><label class="slider-row">at most<input class="slider budget" type="range" aria-label="Budget"><output></output></label><p class="muted budget-note"><span></span> <button type="button" class="button small" data-verb="time" hidden>Time the operators here</button></p><dl class="readouts plan-readouts"></dl></div></section>
     <section class="panel front-panel"><header class="panel-head"><h2>Cost and error</h2><span class="hint">click a point to load its plan</span></header><div class="panel-body"><div class="front-chart" hidden></div><div class="front-none" hidden></div></div></section>`;
   const find = selector => element.querySelector(selector);
   const slider = find('.budget');
@@ -110,10 +110,13 @@ export const mount = (element, host) => {
         const dots = shown.front.map((p, i) => `${shown.front.length > 40 ? '' : `<circle cx="${sx(p.x)}" cy="${sy(p.y)}" r="2.5" fill="var(--surface)" stroke="var(--ink)"/>`}<circle class="pick" data-pick="front ${i}" cx="${sx(p.x)}" cy="${sy(p.y)}" r="6" fill="transparent"/>`).join('');
         const saved = shown.saved.map((s, i) => `<circle cx="${sx(s.at.x)}" cy="${sy(s.at.y)}" r="3" fill="var(--line-strong)"/><circle class="pick" data-pick="saved ${i}" data-tip="${text(s.name)}" cx="${sx(s.at.x)}" cy="${sy(s.at.y)}" r="7" fill="transparent"/>`).join('');
         const taken = shown.mine ? [[sx(shown.mine.x), sy(shown.mine.y) - 12]] : [];
+        const squareAt = shown.uniform.map(u => [sx(u.at.x), sy(u.at.y)]);
         const squares = shown.uniform.map((u, i) => {
           const [x, y] = [sx(u.at.x), sy(u.at.y)];
           const end = x > width - pad.right - 60;
-          const at = [0, -14, 14, -28, 28].map(by => [x, y + by]).find(([a, b]) => b > pad.top && b < height - pad.bottom - 4 && taken.every(([c, d]) => Math.abs(a - c) > 76 || Math.abs(b - d) > 12)) ?? [x, y];
+          const middle = x + (end ? -40 : 40);
+          const free = ([a, b]) => b > pad.top && b < height - pad.bottom - 4 && taken.every(([c, d]) => Math.abs(a - c) > 76 || Math.abs(b - d) > 12) && squareAt.every(([c, d]) => Math.abs(middle - c) > 36 || Math.abs(b - d) > 9);
+          const at = [0, -14, 14, -28, 28].map(by => [x, y + by]).find(free) ?? [x, y];
           taken.push(at);
           return `<g class="pick" data-op="${text(u.op)}" data-pick="uniform ${i}"><rect x="${x - 4}" y="${y - 4}" width="8" height="8" rx="1" fill="var(--op)" stroke="var(--op-edge)"/><text x="${x + (end ? -8 : 8)}" y="${at[1] + 4}" text-anchor="${end ? 'end' : 'start'}">all ${operatorName(u.op)}</text></g>`;
         }).join('');

@@ -57,7 +57,7 @@ export const mount = (element, host) => {
     const one = model();
     find('.model-hint').textContent = looked ? 'looked at, not yet in use' : one.here ? 'on this machine' : 'facts only';
     find('.model-facts').innerHTML = [...one.facts, ...(value().peak && !looked ? [['peak memory', `${value().peak}, measured`]] : [])].map(([name, fact]) => `<div><dt>${text(name)}</dt><dd>${text(fact)}</dd></div>`).join('');
-    find('.model-note').innerHTML = one.here ? '' : notice('info', 'Its weights are not on this machine, so only what follows from its configuration can be seen. To fetch a hub model, run hf download with its hub id once; nothing is fetched by itself.');
+    find('.model-note').innerHTML = one.here ? '' : `${notice('info', 'Its weights are not on this machine, so only what follows from its configuration can be seen. Nothing is fetched by itself; this fetches them once:')}<div class="command"><span>workbench download ${text(looked?.asked ?? value().current)} --allow-network</span></div>`;
     find('.models').innerHTML = value().models.map(name => `<option value="${text(name)}">${text(name.split('/').pop() || name)}</option>`).join('');
     if (!value().models.includes(looked?.asked ?? value().current)) find('.models').insertAdjacentHTML('beforeend', `<option value="${text(looked?.asked ?? value().current)}">${text(one.name)}</option>`);
     find('.models').value = looked?.asked ?? value().current;

@@ -16,7 +16,7 @@ export const mount = (element, host) => {
   let timer = 0;
   let waiting = 0;
   element.innerHTML = `<section class="panel"><header class="panel-head"><h2>Paint, then see</h2><span class="line-of muted preview-state" role="status"></span><div class="end"><label class="toggle"><input type="checkbox" class="follow">follow the painter</label><button type="button" class="button small render" hidden>Render</button></div></header>
-    <div class="panel-body"><div class="preview"><figure class="clip"><div class="screen" data-view="teacher"></div><figcaption>teacher</figcaption></figure><figure class="clip"><div class="screen" data-view="plan"></div><figcaption>this plan</figcaption></figure><figure class="clip"><div class="screen" data-view="difference"></div><figcaption>difference</figcaption></figure><dl class="facts preview-facts"></dl></div>
+    <div class="panel-body"><div class="preview"><figure class="clip"><div class="screen" data-view="teacher"></div><figcaption>teacher</figcaption></figure><figure class="clip"><div class="screen" data-view="plan"></div><figcaption>this plan</figcaption></figure><figure class="clip"><div class="screen" data-view="difference"></div><figcaption>difference, ×3</figcaption></figure><dl class="facts preview-facts"></dl></div>
       <form class="preview-form"><label class="field grow">prompt<input class="input prompt" autocomplete="off"></label><label class="field">seed<input class="input seed" type="number" min="0" step="1"></label></form></div></section>`;
   const find = selector => element.querySelector(selector);
   const wish = () => ({ plan: host.plan(), dense: host.dense(), prompt: find('.prompt').value, seed: find('.seed').value === '' ? null : +find('.seed').value });
@@ -73,7 +73,7 @@ export const mount = (element, host) => {
     if (answer.state === 'done') {
       const facts = [
         answer.velocity == null ? null : ['velocity error', fraction(answer.velocity)],
-        ['PSNR', answer.equal ? 'equal' : answer.psnr == null ? '–' : `${answer.psnr.toFixed(1)} dB`],
+        ['PSNR', answer.equal || dense ? 'equal' : answer.psnr == null ? '–' : `${answer.psnr.toFixed(1)} dB`],
         ['rendered', `${duration(answer.seconds)} on ${answer.device}`],
       ].filter(Boolean);
       find('.preview-facts').innerHTML = facts.map(([name, value]) => `<div><dt>${name}</dt><dd>${text(value)}</dd></div>`).join('');

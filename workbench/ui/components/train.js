@@ -48,7 +48,7 @@ export const mount = (element, host) => {
   const drawStudents = () => {
     const { students } = value();
     if (!students.some(s => s.id === student)) student = students.some(s => s.id === value().student) ? value().student : (students[0]?.id ?? '');
-    find('.students').innerHTML = students.map(s => `<option value="${text(s.id)}">${text(s.name)}${s.from ? ', finetuned' : ''}</option>`).join('');
+    find('.students').innerHTML = students.map(s => `<option value="${text(s.id)}">${text(s.name)}${s.from && !s.name.includes('finetuned') ? ', finetuned' : ''}</option>`).join('');
     find('.students').value = student;
     find('.students').hidden = !students.length;
     find('.train-none').hidden = students.length > 0;

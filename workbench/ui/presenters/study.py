@@ -164,9 +164,12 @@ def _comparison_step(
     if comparison is None:
         return _step("comparison", "compare", "", outdated)
     shown = f"{comparison.plan}, {comparison.settings.prompt}"
-    other = student is not None and comparison.student not in (student.name, student.folder.name)
-    mine = student is None or comparison.plan == student.plan.short_name
-    stale = f"of {comparison.student or comparison.plan}" if other and not mine else None
+    stale = None
+    if student is not None and comparison.student:
+        mine = comparison.student in (student.name, student.folder.name)
+        stale = None if mine else f"of {comparison.student}"
+    elif student is not None and comparison.plan != student.plan.short_name:
+        stale = f"of {comparison.plan}"
     return _step("comparison", "compare", shown, stale)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InputError
 from workbench.jobs import Job
+from workbench.jobs.metrics import seconds_per_step
 from workbench.ui.context import Context, whole_number
 from workbench.ui.media import media_url
 from workbench.ui.presenters.commands import command_line, notebook_cell
@@ -115,7 +116,6 @@ def price(here: Context, settings: Mapping[str, Any]) -> dict[str, Any]:
 def job_data(here: Context, job: Job, *, after: int) -> dict[str, Any]:
     """Return what is new of a finetuning: state, loss rows behind the cursor, samples, end of the log."""
     rows, following = here.queue.metrics(job.id, after=after)
-    steps = [row for row in rows if "event" not in row]
     samples = [
         {"step": row.get("done", 0), "url": _clip_url(here, row.get("path"))}
         for row in rows
@@ -130,21 +130,12 @@ def job_data(here: Context, job: Job, *, after: int) -> dict[str, Any]:
         "prompt": job.config.get("sample_prompt") or "",
         "rows": [row for row in loss_rows(rows) if row["cells"]],
         "samples": [sample for sample in samples if sample["url"]],
-        "pace": _pace(steps),
+        "pace": seconds_per_step(here.queue.folder(job.id), job.stage),
         "next": following,
         "log": "\n".join(here.queue.log_tail(job.id, LOG_LINES)),
         "command": job.command,
         "resumable": job.resumable,
     }
-
-
-def _pace(rows: list[dict[str, Any]]) -> float | None:
-    """Return seconds an update over the newest rows of one stage."""
-    if len(rows) < 2 or rows[-1].get("stage") != rows[0].get("stage"):
-        return None
-    steps = rows[-1]["step"] - rows[0]["step"]
-    seconds: float = rows[-1]["seconds"] - rows[0]["seconds"]
-    return seconds / steps if steps > 0 else None
 
 
 def _clip_url(here: Context, path: Any) -> str:
