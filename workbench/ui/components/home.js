@@ -1,7 +1,7 @@
 /* The Home page: a finished example, the model and where its operations go, whether it pays, a walkthrough, the machine.
    value: {ids, current, models, example, model, peak, reachable, walkthrough}; see presenters/home.py. */
 import { asker, on, say } from './bus.js';
-import { chart, duration, empty, flops, fraction, icon, notice, onSegment, planOperator, planStrip, segmented, swatch, text, ticks } from './draw.js';
+import { chart, duration, empty, flops, fraction, icon, massColours, notice, onSegment, planOperator, planStrip, segmented, swatch, text, ticks } from './draw.js';
 
 const FILLS = ['var(--op-softmax)', 'var(--line-strong)', 'var(--line-strong)', 'var(--line-strong)'];
 
@@ -38,10 +38,31 @@ export const mount = (element, host) => {
     find('.example').innerHTML = `<p class="example-prompt"><b>${text(one.prompt)}</b> <span class="muted">seed ${one.seed}</span></p><div class="example-clips">${clip('teacher', 'teacher', 'softmax', 'softmax in every block')}${clip('student', 'student', planOperator(one.plan), `measured in ${duration(one.measured)}, tuned in ${duration(one.tuned)}`)}</div>
       <div class="line-of">${planStrip(one.plan, one.short)}<span class="mono clipped">${text(one.short)}</span></div>
       <dl class="readouts">${readout('attention FLOPs', `−${Math.round(100 * (1 - one.attention))}`, '%', 'counted')}${readout('transformer FLOPs', `−${Math.round(100 * (1 - one.dit))}`, '%', 'counted')}${readout('PSNR to teacher', one.psnr == null ? 'equal' : one.psnr.toFixed(1), one.psnr == null ? '' : 'dB', one.before == null ? '' : `${one.before.toFixed(1)} before finetuning`)}${readout('velocity error', fraction(one.velocity[1]), '', `${fraction(one.velocity[0])} before finetuning`)}${readout('one clip', one.seconds[1].toFixed(1), 's', `teacher ${one.seconds[0].toFixed(1)} s`)}</dl>
-      <div class="example-maps"><img src="${text(one.maps)}" alt="Attention maps of every block and head of the teacher" loading="lazy"><p class="muted">What every head of every block looks at, mean over steps: rows are blocks, columns are heads. On Attention each opens.<br>Measured on ${text(one.made)}.</p></div>`;
+      <div class="example-maps"><canvas role="img" aria-label="Attention maps of every block and head of the teacher"></canvas><p class="muted">What every head of every block looks at, mean over steps: rows are blocks, columns are heads. On Attention each opens.<br>Measured on ${text(one.made)}.</p></div>`;
+    drawMaps(one.maps, one.plan.length);
     const videos = [...find('.example').querySelectorAll('video')];
     if (!matchMedia('(prefers-reduced-motion: reduce)').matches) videos.forEach(video => video.play().catch(() => {}));
     else videos.forEach(video => (video.controls = true));
+  };
+  /* The grey picture of all maps in the colours of attention mass, a hairline between two heads. */
+  const drawMaps = (address, blocks) => {
+    const picture = new Image();
+    picture.onload = () => {
+      const side = picture.height / blocks;
+      const heads = picture.width / side;
+      const grey = Object.assign(document.createElement('canvas'), { width: picture.width, height: picture.height }).getContext('2d');
+      grey.drawImage(picture, 0, 0);
+      const colours = massColours();
+      const canvas = find('.example-maps canvas');
+      Object.assign(canvas, { width: picture.width + heads - 1, height: picture.height + blocks - 1 });
+      for (let block = 0; block < blocks; block++)
+        for (let head = 0; head < heads; head++) {
+          const tile = grey.getImageData(head * side, block * side, side, side);
+          for (let i = 0; i < tile.data.length; i += 4) tile.data.set(colours[tile.data[i]], i);
+          canvas.getContext('2d').putImageData(tile, head * (side + 1), block * (side + 1));
+        }
+    };
+    picture.src = address;
   };
   const keepStep = () => {
     const [leader, ...others] = find('.example').querySelectorAll('video');

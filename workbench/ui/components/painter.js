@@ -77,7 +77,8 @@ export const mount = (element, host) => {
     host.set([...plan]);
     host.emit('paint');
     const link = new URLSearchParams(location.search);
-    link.set('paint', plan.join('.'));
+    if (plan.every(op => op === 'softmax')) link.delete('paint');
+    else link.set('paint', plan.join('.'));
     history.replaceState(null, '', `?${link}${location.hash}`);
   };
   const commit = next => {
