@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from workbench.models import LoadedModel, ModelFacts, check_prompt
+from workbench.models import LoadedModel, ModelFacts, check_prompt, placement, text
 from workbench.operators import Observer, clock_of, label, observe
 from workbench.operators.module import FeatureOperator
 from workbench.types import ClipSize, Reporter, SilentReporter, StrictModel
@@ -120,6 +120,7 @@ def sample(
 
     reporter = reporter or SilentReporter()
     config = config.resolved(model.facts)
+    require_room(model, config.size(model.facts))
     prompt = check_prompt(model, config.prompt)
     if config.negative_prompt.strip():
         check_prompt(model, config.negative_prompt)
@@ -131,10 +132,10 @@ def sample(
     watching = nullcontext() if observer is None else observe(model, observer)
     reporter.stage("sampling", config.steps)
     started = time.monotonic()
+    words = _words(model, config, prompt.text)
     with watching:
         output = model.pipeline(
-            prompt=prompt.text,
-            negative_prompt=config.negative_prompt,
+            **words,
             height=config.height,
             width=config.width,
             num_frames=config.frames,
@@ -156,6 +157,31 @@ def sample(
         decode_seconds=ended - watch.last_step_at,
         notes=(prompt.note,) if prompt.note else (),
     )
+
+
+def require_room(model: LoadedModel, size: ClipSize) -> None:
+    """Refuse a clip that cannot fit into the memory that is free, before any work is done.
+
+    Raises:
+        InputError: what is needed and what is free, in GB.
+    """
+    placement.check_clip(
+        model.footprint,
+        model.facts,
+        size,
+        placement=model.placement,
+        bytes_each=model.transformer_dtype.itemsize,
+        free=placement.free_memory(model.device),
+    )
+
+
+def _words(model: LoadedModel, config: GenerateConfig, prompt: str) -> dict[str, Any]:
+    """Return the pipeline's arguments for the prompt: words, or states where its text encoder passes."""
+    if not model.placement.passing_text:
+        return {"prompt": prompt, "negative_prompt": config.negative_prompt}
+    assert config.guidance is not None
+    states = text.encode(model, prompt, negative=config.negative_prompt, guided=config.guidance > 1)
+    return {"prompt_embeds": states.cond, "negative_prompt_embeds": states.uncond}
 
 
 class _Watch:
@@ -243,8 +269,20 @@ def clip_manifest(sample: Sample, config: GenerateConfig, *, model: LoadedModel)
         "decode_seconds": sample.decode_seconds,
         "notes": list(sample.notes),
         "device": str(model.device),
+        "placement": placement_facts(model),
         "dtype": str(model.transformer.dtype).removeprefix("torch."),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def placement_facts(model: LoadedModel) -> dict[str, Any]:
+    """Return what a manifest says of where the model lay, and the estimate that this rested on."""
+    chosen = model.placement
+    return {
+        "offload": chosen.offload,
+        "vae_tiling": chosen.tiling,
+        "text_encoder": "passing" if chosen.passing_text else "resident",
+        "estimated_peak_gb": round(chosen.device_peak / 1e9, 2),
     }
 
 

@@ -10,7 +10,19 @@ import sys
 
 import typer
 
-from workbench.cli import banks, compare, doctor, evaluation, jobs, planning, rendering, steps, training
+from workbench.cli import (
+    banks,
+    compare,
+    doctor,
+    evaluation,
+    export,
+    jobs,
+    models,
+    planning,
+    rendering,
+    steps,
+    training,
+)
 from workbench.errors import Cancelled, InputError, Paused, WorkbenchError
 
 app = typer.Typer(
@@ -38,11 +50,16 @@ for command in (
     doctor.doctor,
     rendering.render,
     rendering.times,
+    models.models,
+    models.facts,
+    models.download,
     evaluation.evaluate_suite,
     evaluation.export_vbench,
     evaluation.vocabulary,
 ):
     app.command()(command)
+app.command()(export.export)
+app.command(name="import")(export.import_)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(banks.app, name="bank")
 

@@ -25,6 +25,7 @@ from workbench.distillation.trajectories import (
     velocity_at,
 )
 from workbench.models import LoadedModel
+from workbench.models.text import encode, remember
 from workbench.types import Reporter
 
 Item = TypeVar("Item")
@@ -148,16 +149,9 @@ class FlowLesson:
     def prepare(self, reporter: Reporter) -> None:
         captions = dict.fromkeys(["", *(clip.caption for clip in self.clips)])
         reporter.stage("reading captions", len(captions))
-        pipeline: Any = self.model.pipeline
+        remember(self.model, list(captions))
         for done, caption in enumerate(captions, start=1):
-            with torch.no_grad():
-                text = pipeline.encode_prompt(
-                    prompt=caption,
-                    do_classifier_free_guidance=False,
-                    max_sequence_length=self.model.facts.text_tokens,
-                    device=self.model.device,
-                )[0]
-            self.text[caption] = text[0].cpu()
+            self.text[caption] = encode(self.model, caption, guided=False).cond[0].cpu()
             reporter.step(done)
 
     def share(self, update: int) -> Sequence[NoisyClip]:

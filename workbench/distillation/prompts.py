@@ -1,4 +1,4 @@
-"""Prompts to measure with when the user gives none: drawn from the world, or a list of everyday scenes."""
+"""Prompts to measure with when the user gives none: drawn from the world, or from the 256 own prompts."""
 
 from __future__ import annotations
 
@@ -7,34 +7,8 @@ from typing import NamedTuple
 
 from workbench.errors import InputError
 from workbench.models import LoadedModel, check_prompt
+from workbench.models.own_prompts import own_prompts
 from workbench.models.prompts import has_closed_vocabulary
-
-SCENES = (
-    "A red fox trots across fresh snow while the camera follows from the side",
-    "Waves break against dark rocks at dusk, spray catching the last light",
-    "A cyclist in a yellow jacket rides along a wet city street at night",
-    "Close-up of hands kneading bread dough on a floured wooden table",
-    "A hot air balloon drifts slowly over a patchwork of green fields",
-    "An old steam train crosses a stone bridge in the mountains",
-    "A child blows soap bubbles in a sunny garden",
-    "Time-lapse of clouds rolling over a desert plateau",
-    "A black cat jumps from a shelf onto a sofa in a bright living room",
-    "A potter shapes a clay bowl on a spinning wheel",
-    "Traffic moves through a roundabout, seen from above",
-    "A dancer turns on an empty stage under a single spotlight",
-    "Koi fish swim under lily pads in a clear pond",
-    "Steam rises from a cup of coffee beside a rainy window",
-    "A skateboarder rolls down a ramp and lifts into the air",
-    "Autumn leaves fall in a quiet park while the camera pans left",
-    "A lighthouse beam sweeps through fog over a calm sea",
-    "Two dogs chase a ball across a beach at sunrise",
-    "Molten glass is blown into a vase in a dim workshop",
-    "A field of sunflowers sways in the wind under a blue sky",
-    "A robot arm sorts coloured blocks on a conveyor belt",
-    "Snow falls on a narrow street with paper lanterns",
-    "A sailing boat heels in strong wind, filmed from the water",
-    "A hummingbird hovers in front of a pink flower",
-)
 
 
 class PromptSplit(NamedTuple):
@@ -108,12 +82,14 @@ def _world_prompts(count: int, *, held_out: bool, seed: int) -> tuple[str, ...]:
 
 
 def _scene_prompts(count: int, *, held_out: bool, seed: int) -> tuple[str, ...]:
-    """Take every third scene for holding out, the others for training, from a place given by the seed."""
-    pool = [scene for index, scene in enumerate(SCENES) if (index % 3 == 2) == held_out]
+    """Take prompts of the project's own set in an order given by the seed, so that all groups take part."""
+    import numpy as np
+
+    pool = [own.prompt for own in own_prompts("held-out" if held_out else "train")]
     if count > len(pool):
         raise InputError(
             f"There are {len(pool)} ready {'held-out' if held_out else 'training'} prompts, "
             f"{count} were asked for; give your own prompts."
         )
-    first = seed % len(pool)
-    return tuple((pool[first:] + pool[:first])[:count])
+    order = np.random.default_rng([seed, int(held_out)]).permutation(len(pool))
+    return tuple(pool[int(index)] for index in order[:count])

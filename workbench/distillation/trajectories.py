@@ -21,6 +21,7 @@ from torch import Tensor
 from workbench.distillation.clips import PREFIX as CLIPS
 from workbench.errors import InputError
 from workbench.jobs.tensors import load_tensors, save_tensors
+from workbench.models.text import encode, remember
 from workbench.types import ClipSize, Reporter
 from workbench.workspace import Workspace
 
@@ -98,6 +99,7 @@ class TrajectoryCache:
         places = [self._path(prompt, own) for prompt, own in zip(prompts, seeds, strict=True)]
         self._check_room(places)
         reporter.stage("teacher trajectories", len(places))
+        remember(self.model, self._unread(prompts, places))
         found = []
         for index, (prompt, path) in enumerate(zip(prompts, places, strict=True)):
             trajectory = self._load(path, prompt)
@@ -108,6 +110,12 @@ class TrajectoryCache:
             found.append(trajectory)
             reporter.step(index + 1)
         return found
+
+    def _unread(self, prompts: Sequence[str], places: Sequence[Path]) -> list[str]:
+        """Return the prompts whose trajectories are missing, so that one loading encodes them all."""
+        missing = [prompt for prompt, path in zip(prompts, places, strict=True) if not path.exists()]
+        negative = [""] if missing and len(self.settings.branches) == 2 else []
+        return [*missing, *negative]
 
     def _path(self, prompt: str, seed: int) -> Path:
         settings = self.settings
@@ -182,13 +190,7 @@ class TrajectoryCache:
         pipeline: Any = self.model.pipeline
         settings, device = self.settings, self.model.device
         guided = len(settings.branches) == 2
-        text, negative = pipeline.encode_prompt(
-            prompt=prompt,
-            negative_prompt="",
-            do_classifier_free_guidance=guided,
-            max_sequence_length=self.model.facts.text_tokens,
-            device=device,
-        )
+        text, negative = encode(self.model, prompt, guided=guided)
         states: list[Tensor] = [self._noise(seed)]
         timesteps: list[float] = []
 
@@ -211,7 +213,7 @@ class TrajectoryCache:
             callback_on_step_end=keep,
         )
         texts: dict[Branch, Tensor] = {"cond": text[0].cpu()}
-        if guided:
+        if negative is not None:
             texts["uncond"] = negative[0].cpu()
         moments = torch.tensor(timesteps, dtype=torch.float64)
         return Trajectory(path, prompt, torch.cat(states[:-1]), moments, texts)

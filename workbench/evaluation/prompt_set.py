@@ -1,30 +1,5 @@
-"""256 own prompts for real video models: people, animals, nature, cities, things, camera moves, styles."""
+"""The own prompts of `models.own_prompts`, under the name by which evaluation calls them."""
 
-from __future__ import annotations
+from workbench.models.own_prompts import OwnPrompt, PromptSplit, own_prompts
 
-import json
-from pathlib import Path
-from typing import Literal, NamedTuple, get_args
-
-from workbench.errors import InputError
-
-FILE = Path(__file__).parent / "prompts" / "prompts.json"
-PromptSplit = Literal["train", "held-out"]
-
-
-class OwnPrompt(NamedTuple):
-    """A prompt and the group it belongs to."""
-
-    prompt: str
-    group: str
-
-
-def own_prompts(split: PromptSplit) -> list[OwnPrompt]:
-    """Return the 192 prompts for training or the 64 held-out ones for figures; every group is in both.
-
-    Raises:
-        InputError: on another split.
-    """
-    if split not in get_args(PromptSplit):
-        raise InputError(f"Unknown split '{split}'; expected one of {', '.join(get_args(PromptSplit))}.")
-    return [OwnPrompt(**entry) for entry in json.loads(FILE.read_text(encoding="utf-8"))[split]]
+__all__ = ["OwnPrompt", "PromptSplit", "own_prompts"]

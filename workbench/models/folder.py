@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +20,19 @@ from workbench.errors import InputError
 from workbench.jobs.tensors import MAX_HEADER_BYTES, read_header
 from workbench.models import registry
 from workbench.models.facts import Count, ModelFacts
+from workbench.models.footprint import Footprint, decode_bytes
 from workbench.types import ClipSize, StrictModel
 from workbench.workspace import read_json
 
 PIPELINE = "WanPipeline"
+RELATIVES = (
+    "WanImageToVideoPipeline",
+    "WanVACEPipeline",
+    "WanVideoToVideoPipeline",
+    "WanAnimatePipeline",
+)
+"""Pipelines that are not run here, whose transformers have the self-attention of Wan all the same."""
+
 TRANSFORMER = "WanTransformer3DModel"
 LIBRARIES = (None, "diffusers", "transformers")
 DEFAULTS_FILE = "workbench.json"
@@ -60,6 +71,11 @@ def check_folder(folder: Path, *, name: str) -> None:
         raise InputError(f"{name} is not a diffusers folder (model_index.json is missing); check the path.")
     index = read_json(index_file, what=f"model_index.json of {name}")
     class_name = index.get("_class_name")
+    if class_name in RELATIVES:
+        raise InputError(
+            f"model_index.json of {name} says {class_name!r}; supported: {PIPELINE}; load it with diffusers "
+            "and give its transformer to surgery.linearize, which takes it."
+        )
     if class_name != PIPELINE:
         raise InputError(f"model_index.json of {name} says {class_name!r}; supported: {PIPELINE}.")
     for component, entry in index.items():
@@ -90,7 +106,9 @@ def check_component(folder: Path, *, name: str) -> None:
         read_json(folder / "scheduler_config.json", what=f"{what}: scheduler_config.json")
         return
     if folder.name == "tokenizer":
-        if not any(folder.glob("*.json")) and not any(folder.glob("*.model")):
+        if not (folder / "tokenizer.json").is_file() and not any(
+            file.is_file() for file in folder.glob("*.model")
+        ):
             raise InputError(f"{what} holds no tokenizer files; fetch the model again.")
         return
     config = read_json(folder / "config.json", what=f"{what}: config.json")
@@ -184,6 +202,30 @@ def read_facts(folder: Path, *, name: str) -> ModelFacts:
     return facts.model_copy(update={"fingerprint": fingerprint(folder / "transformer", name=name)})
 
 
+def read_footprint(folder: Path, *, name: str) -> Footprint:
+    """Read the sizes of a diffusers folder from headers and configurations.
+
+    Raises:
+        InputError: a file is missing or cut.
+    """
+    what = f"{name}: vae/config.json"
+    return Footprint(
+        transformer=count_parameters(folder / "transformer", name=name),
+        text_encoder=count_parameters(folder / "text_encoder", name=name),
+        vae=count_parameters(folder / "vae", name=name),
+        decode_bytes=decode_bytes(read_json(folder / "vae" / "config.json", what=what), what=what),
+    )
+
+
+def count_parameters(component: Path, *, name: str) -> int:
+    """Return the parameters of a component, from the headers of its files."""
+    return sum(
+        math.prod(shape)
+        for file in weight_files(component, name=name)
+        for shape in safetensors_shapes(file, what=f"{name}: {file.name}").values()
+    )
+
+
 def fingerprint(component: Path, *, name: str) -> str:
     """Return 16 hex digits that identify a component's architecture and weights.
 
@@ -193,10 +235,19 @@ def fingerprint(component: Path, *, name: str) -> str:
     Raises:
         InputError: the weights are missing or cut.
     """
+    return digest_of(component, weight_files(component, name=name), name=name)
+
+
+def digest_of(component: Path, files: Sequence[Path], *, name: str) -> str:
+    """Return the fingerprint of a component's configuration with these weight files.
+
+    Raises:
+        InputError: the configuration is missing or cut.
+    """
     config = read_json(component / "config.json", what=f"{name}: {component.name}/config.json")
     facts = {key: value for key, value in sorted(config.items()) if not key.startswith("_")}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for file in weight_files(component, name=name):
+    for file in files:
         digest.update(_sampled(file))
     return digest.hexdigest()[:16]
 

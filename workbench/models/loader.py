@@ -6,23 +6,24 @@ A hub id is always resolved to a local folder first; the folder is checked befor
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from workbench.errors import InputError
-from workbench.models import registry
+from workbench.models import registry, single_file
 from workbench.models.adapter import Adapter
 from workbench.models.facts import ModelFacts
-from workbench.models.folder import check_folder, read_facts, safetensors_shapes, weight_files
+from workbench.models.folder import check_folder, digest_of, read_facts, read_footprint
+from workbench.models.footprint import Footprint
 from workbench.models.hub import fetch_from_hub
+from workbench.models.pipeline import load_pipeline
+from workbench.models.placement import Placement, PlacementConfig, apply, free_memory, limit_memory, place
 
 if TYPE_CHECKING:
     import torch
     from diffusers import WanPipeline
-    from torch import nn
+    from torch import Tensor, nn
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -36,7 +37,10 @@ class LoadedModel:
         name: how the user called it; a student keeps the name of its folder.
         folder: the local diffusers folder.
         device: where the transformer computes.
+        footprint: parameters of its parts.
+        placement: where its parts lie, and the estimate behind that.
         provenance: what was done to the model since (surgery), for the manifests of what it makes.
+        texts: states of prompts that were encoded; see `text.encode`.
     """
 
     name: str
@@ -45,7 +49,10 @@ class LoadedModel:
     pipeline: WanPipeline
     adapter: Adapter
     device: torch.device
+    footprint: Footprint
+    placement: Placement
     provenance: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -57,6 +64,31 @@ class LoadedModel:
         """The (first) transformer of the pipeline."""
         transformer: nn.Module = self.pipeline.transformer
         return transformer
+
+    @property
+    def transformer_dtype(self) -> torch.dtype:
+        """What most of the transformer computes in."""
+        dtype: torch.dtype = self.pipeline.transformer.dtype
+        return dtype
+
+
+class Found(NamedTuple):
+    """Where a model is: its diffusers folder, and the file that takes its transformer's place, if any."""
+
+    folder: Path
+    file: Path | None = None
+
+
+def locate(name: str, *, allow_network: bool = False) -> Found:
+    """Return where the files of a model are, its folder or a single file and the folder of the rest.
+
+    Raises:
+        InputError: nothing of that name can be found or fetched.
+    """
+    path = _as_path(name) if registry.find(name) is None else None
+    if path is not None and path.is_file() and path.suffix == ".safetensors":
+        return Found(single_file.base_folder(path, allow_network=allow_network), path)
+    return Found(resolve_folder(name, allow_network=allow_network))
 
 
 def resolve_folder(name: str, *, allow_network: bool = False) -> Path:
@@ -88,7 +120,9 @@ def resolve_folder(name: str, *, allow_network: bool = False) -> Path:
             raise InputError(f"{path.name} is a student folder; open it with surgery.open_model.")
         return path
     if path is not None and path.is_file():
-        raise InputError(f"{path.name} is a file; give the diffusers folder of the model.")
+        raise InputError(
+            f"{path.name} is a file; give the diffusers folder of the model, or a .safetensors file."
+        )
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and " " not in name:
         return fetch_from_hub(name, name=name, allow_network=allow_network)
     near = registry.nearest_name(name)
@@ -120,44 +154,106 @@ def model_facts(name: str, *, allow_network: bool = False) -> ModelFacts:
     entry = registry.find(name)
     if entry is not None:
         with contextlib.suppress(InputError):
-            folder = resolve_folder(name)
-            return _read_facts(name, folder)
+            return _read_facts(name, locate(name))
         return entry.facts
-    folder = resolve_folder(name, allow_network=allow_network)
-    check_folder(folder, name=_display_name(name, folder))
-    return _read_facts(name, folder)
+    found = locate(name, allow_network=allow_network)
+    check_folder(found.folder, name=_display_name(name, found))
+    return _read_facts(name, found)
 
 
-def _read_facts(name: str, folder: Path) -> ModelFacts:
-    shown = _display_name(name, folder)
+def model_footprint(name: str) -> Footprint:
+    """Return how large the parts of a model are, from headers; a registry name needs no files at all.
+
+    Raises:
+        InputError: the model cannot be found, or is not a Wan pipeline.
+    """
+    entry = registry.find(name)
+    if entry is not None and entry.footprint is not None:
+        return entry.footprint
+    found = locate(name)
+    shown = _display_name(name, found)
+    check_folder(found.folder, name=shown)
+    return read_footprint(found.folder, name=shown)
+
+
+def plan_placement(
+    name: str, *, device: Device = "auto", dtype: Dtype = "auto", config: PlacementConfig | None = None
+) -> Placement:
+    """Decide from the memory that is free where the parts of a model would lie; loads nothing.
+
+    Raises:
+        InputError: it cannot fit in any way, or cannot be found.
+    """
+    chosen = choose_device(device)
+    return place(
+        model_footprint(name),
+        model_facts(name),
+        config or PlacementConfig(),
+        device=chosen.type,
+        bytes_each=_choose_dtype(dtype, chosen).itemsize,
+        free=free_memory(chosen),
+    )
+
+
+def _read_facts(name: str, found: Found) -> ModelFacts:
+    shown = _display_name(name, found)
+    folder, file = found
+    if file is not None:
+        facts = read_facts(folder, name=shown)
+        digest = digest_of(folder / "transformer", [file], name=shown)
+        return facts.model_copy(update={"source": str(file.absolute()), "fingerprint": digest})
     source = str(folder.absolute()) if _as_path(name) == folder else shown
     return read_facts(folder, name=shown).model_copy(update={"source": source})
 
 
 def load_model(
-    name: str, *, device: Device = "auto", dtype: Dtype = "auto", allow_network: bool = False
+    name: str,
+    *,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    allow_network: bool = False,
+    placement: PlacementConfig | None = None,
 ) -> LoadedModel:
     """Load a Wan model.
 
     Args:
-        name: registry name, diffusers folder or hub id.
+        name: registry name, diffusers folder, hub id, or a safetensors file of a transformer.
         device: "auto" takes CUDA where there is one; recorded in the result.
         dtype: "auto" is float32 on a CPU and bfloat16 on a GPU (the VAE stays float32 on both).
         allow_network: whether weights may be fetched from the hub.
+        placement: offload, tiling, text encoder and a bound on memory; None decides by what is free.
 
     Raises:
-        InputError: one sentence: not found, not reachable, not a Wan pipeline, incomplete, or too new.
+        InputError: one sentence: not found, not reachable, not a Wan pipeline, incomplete, too new, or
+            more than the memory can hold.
     """
     check_versions()
-    folder = resolve_folder(name, allow_network=allow_network)
-    shown = _display_name(name, folder)
-    check_folder(folder, name=shown)
-    facts = _read_facts(name, folder)
-    place = choose_device(device)
-    pipeline = _load_pipeline(folder, name=shown, dtype=_choose_dtype(dtype, place))
-    pipeline.to(place)
+    found = locate(name, allow_network=allow_network)
+    shown = _display_name(name, found)
+    check_folder(found.folder, name=shown)
+    facts, footprint = _read_facts(name, found), read_footprint(found.folder, name=shown)
+    where, config = choose_device(device), placement or PlacementConfig()
+    chosen_dtype = _choose_dtype(dtype, where)
+    chosen = place(
+        footprint, facts, config,
+        device=where.type, bytes_each=chosen_dtype.itemsize, free=free_memory(where),
+    )  # fmt: skip
+    if config.memory_gb is not None:
+        limit_memory(where, config.memory_gb)
+    transformer = None
+    if found.file is not None:
+        transformer = single_file.load_transformer(found.file, found.folder, dtype=chosen_dtype)
+    pipeline = load_pipeline(
+        found.folder,
+        name=shown,
+        dtype=chosen_dtype,
+        passing_text=chosen.passing_text,
+        transformer=transformer,
+    )
+    apply(pipeline, chosen, where)
     pipeline.set_progress_bar_config(disable=True)
-    return LoadedModel(shown, folder, facts, pipeline, adapter_of(pipeline.transformer), place)
+    adapter = adapter_of(pipeline.transformer)
+    return LoadedModel(shown, found.folder, facts, pipeline, adapter, where, footprint, chosen)
 
 
 def adapter_of(transformer: nn.Module) -> Adapter:
@@ -223,95 +319,10 @@ def check_versions() -> None:
             )
 
 
-def _display_name(name: str, folder: Path) -> str:
+def _display_name(name: str, found: Found) -> str:
     entry = registry.find(name)
     if entry is not None:
         return entry.name
-    return folder.name if _as_path(name) == folder else name
-
-
-def _load_pipeline(folder: Path, *, name: str, dtype: torch.dtype) -> WanPipeline:
-    import torch
-    from diffusers import WanPipeline
-
-    with _quiet():
-        try:
-            pipeline = WanPipeline.from_pretrained(
-                str(folder),
-                dtype={"default": dtype, "vae": torch.float32},
-                local_files_only=True,
-                use_safetensors=True,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            sentence = _misfit(folder, name=name) or f"{name} cannot be loaded ({_short(error)})."
-            raise InputError(sentence) from error
-    for component, module in pipeline.components.items():
-        if isinstance(module, torch.nn.Module):
-            _refuse_holes(module, _stored_shapes(folder / component, name=name), name=name)
-    return pipeline
-
-
-def _stored_shapes(component: Path, *, name: str) -> dict[str, tuple[int, ...]]:
-    stored: dict[str, tuple[int, ...]] = {}
-    for file in weight_files(component, name=name):
-        stored.update(safetensors_shapes(file, what=f"{name}: {file.name}"))
-    return stored
-
-
-def _refuse_holes(module: nn.Module, stored: dict[str, tuple[int, ...]], *, name: str) -> None:
-    """Refuse a component with tensors that its files lack: the libraries leave them empty or draw them at
-    random.
-    """
-    state = module.state_dict()
-    filled = {tensor.data_ptr() for key, tensor in state.items() if key in stored and not tensor.is_meta}
-    for key, tensor in state.items():
-        if key not in stored and (tensor.is_meta or tensor.data_ptr() not in filled):
-            raise InputError(
-                f"The configuration of {name} asks for the tensor '{key}', which its weights lack; "
-                "fetch the model again."
-            )
-
-
-def _misfit(folder: Path, *, name: str) -> str | None:
-    """Say which tensor of the transformer's files does not fit its configuration, None where all fit."""
-    import torch
-    from diffusers import WanTransformer3DModel
-
-    component = folder / "transformer"
-    stored = _stored_shapes(component, name=name)
-    try:
-        with torch.device("meta"):
-            model: Any = WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(component))
-    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        return f"The transformer configuration of {name} cannot be built ({_short(error)})."
-    for key, tensor in model.state_dict().items():
-        if key in stored and stored[key] != tuple(tensor.shape):
-            sides = f"{list(stored[key])}; its configuration says {list(tensor.shape)}"
-            return f"The tensor '{key}' of {name} has shape {sides}."
-    return None
-
-
-def _short(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160] if lines else 'no message'}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the progress bars and warnings of diffusers and transformers while a folder is loaded."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    levels = [(module, module.get_verbosity()) for module in (diffusers_logging, transformers_logging)]
-    bars = transformers_logging.is_progress_bar_enabled()
-    for module, _ in levels:
-        module.set_verbosity(logging.ERROR)
-        module.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for module, level in levels:
-            module.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-            diffusers_logging.enable_progress_bar()
+    if found.file is not None:
+        return found.file.stem
+    return found.folder.name if _as_path(name) == found.folder else name

@@ -11,18 +11,30 @@ from dataclasses import dataclass
 from workbench.models.embedded import TEXT_LENGTH
 from workbench.models.embedded import architecture as embedded
 from workbench.models.facts import ModelFacts
+from workbench.models.footprint import Footprint
 from workbench.types import ClipSize
 
 EMBEDDED = "embedded"
 EMBEDDED_FPS = 8
+UMT5_XXL = 5_680_910_336
+WAN21_CODEC, WAN21_DECODE = 126_892_531, 204.0 * 96
+WAN22_CODEC, WAN22_DECODE = 704_688_668, 338.0 * 256 / 4
 
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """A model known by name; `hub_id` is None for the one that ships with the workbench."""
+    """A model known by name.
+
+    Attributes:
+        hub_id: None for the one that ships with the workbench.
+        footprint: of its published configuration; None where the weights are always here.
+        in_channels: latent channels.
+    """
 
     facts: ModelFacts
     hub_id: str | None
+    footprint: Footprint | None = None
+    in_channels: int = 16
 
     @property
     def name(self) -> str:
@@ -53,10 +65,12 @@ ENTRIES: tuple[RegistryEntry, ...] = (
     RegistryEntry(
         ModelFacts(name="wan2.1-t2v-1.3b", num_blocks=30, num_heads=12, head_dim=128, ffn_dim=8960),
         hub_id="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        footprint=Footprint(1_418_996_800, UMT5_XXL, WAN21_CODEC, WAN21_DECODE),
     ),
     RegistryEntry(
         ModelFacts(name="wan2.1-t2v-14b", num_blocks=40, num_heads=40, head_dim=128, ffn_dim=13824),
         hub_id="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        footprint=Footprint(14_288_491_584, UMT5_XXL, WAN21_CODEC, WAN21_DECODE),
     ),
     RegistryEntry(
         ModelFacts(
@@ -70,6 +84,8 @@ ENTRIES: tuple[RegistryEntry, ...] = (
             fps=24,
         ),
         hub_id="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        footprint=Footprint(4_999_787_712, UMT5_XXL, WAN22_CODEC, WAN22_DECODE),
+        in_channels=48,
     ),
     RegistryEntry(
         ModelFacts(
@@ -83,6 +99,7 @@ ENTRIES: tuple[RegistryEntry, ...] = (
             default_guidance=4.0,
         ),
         hub_id="Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        footprint=Footprint(14_288_491_584, UMT5_XXL, WAN21_CODEC, WAN21_DECODE),
     ),
 )
 

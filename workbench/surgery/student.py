@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from workbench.errors import InputError
 from workbench.jobs.tensors import load_tensors, save_tensors
-from workbench.models import LoadedModel, ModelFacts, adapter_of, load_model, model_facts
+from workbench.models import LoadedModel, ModelFacts, PlacementConfig, adapter_of, load_model, model_facts
 from workbench.models.loader import Device, Dtype
 from workbench.operators import Impl, OperatorSpec, label
 from workbench.planning import Bank, Plan, load_file, save
@@ -233,12 +233,13 @@ def open_model(
     linear_branch: bool = True,
     impl: Impl = "auto",
     teacher: str | None = None,
+    placement: PlacementConfig | None = None,
 ) -> LoadedModel:
     """Load a model by any of its names; a student folder gives its teacher with the student installed.
 
     Args:
         name: student folder, or anything that `models.load_model` takes.
-        device: as `load_model`; so are `dtype` and `allow_network`.
+        device: as `load_model`; so are `dtype`, `allow_network` and `placement`.
         linear_branch: False runs a student with its linear branch off.
         impl: implementation that `kernels` is asked for.
         teacher: where a student's teacher is now, if it was moved.
@@ -247,11 +248,15 @@ def open_model(
         InputError: as `load_model`, `read_student` and `install`.
     """
     if not is_student(name):
-        return load_model(str(name), device=device, dtype=dtype, allow_network=allow_network)
+        return load_model(
+            str(name), device=device, dtype=dtype, allow_network=allow_network, placement=placement
+        )
     student = read_student(name)
     source = teacher or student.manifest.teacher.source or student.manifest.teacher.name
     try:
-        model = load_model(source, device=device, dtype=dtype, allow_network=allow_network)
+        model = load_model(
+            source, device=device, dtype=dtype, allow_network=allow_network, placement=placement
+        )
     except InputError as error:
         raise InputError(f"The teacher of student {student.folder.name} cannot be loaded: {error}") from error
     install_student(model, student.plan, student, linear_branch=linear_branch, impl=impl)
