@@ -39,7 +39,6 @@ for command in (
     training.sensitivity,
     planning.plan,
     planning.cost,
-    planning.times,
     steps.surgery,
     training.finetune,
     compare.compare,

@@ -1,4 +1,4 @@
-"""`workbench plan`, `cost`, `times`: which block gets what, what that costs, and what this device needs."""
+"""`workbench plan` and `cost`: which block gets what, and what that costs in operations and in time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import typer
 
 from workbench.cli.options import (
     BlocksOption,
-    DetachOption,
     FramesOption,
     HeightOption,
     JsonOption,
@@ -20,9 +19,7 @@ from workbench.cli.options import (
     WorkspaceOption,
     bank_name,
     model_name,
-    queue_step,
     show,
-    stated,
 )
 from workbench.errors import InputError
 from workbench.workspace import Workspace, new_id
@@ -195,24 +192,6 @@ def cost(
         document["milliseconds"] = _milliseconds(made, facts, planning.Measure(size, timings, steps=steps))
         prose += f"\n{document['milliseconds']['sentence']}"
     show(document, as_json=as_json, prose=prose)
-
-
-def times(
-    model: ModelOption = "embedded",
-    rates: Annotated[
-        str | None, typer.Option("--rates", help="Operators to time (default: all usual ones).")
-    ] = None,
-    repeats: Annotated[int | None, typer.Option("--repeats", help="Runs; the median counts.")] = None,
-    *,
-    detach: DetachOption = False,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Time every operator on this device, for `plan --budget-ms` and `cost --milliseconds`."""
-    words = None if rates is None else [word.strip() for word in rates.split(",")]
-    settings = stated(model=model_name(model), rates=words, repeats=repeats)
-    title = f"operators of {model}"
-    queue_step("times", settings, title=title, workspace=workspace, as_json=as_json, detach=detach)
 
 
 def _size(facts: ModelFacts, frames: int | None, height: int | None, width: int | None) -> ClipSize:
