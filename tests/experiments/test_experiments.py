@@ -3,80 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.experiments.conftest import BANK, SMALL
 from workbench.errors import Diverged, InputError
-from workbench.experiments import EXPERIMENTS, Order, Shared, run
-from workbench.experiments.allocation import AllocationConfig
-from workbench.experiments.extremes import ExtremesConfig
-from workbench.experiments.feature_maps import VARIANTS, FeatureMapsConfig
+from workbench.experiments import EXPERIMENTS, Order, run
+from workbench.experiments.feature_maps import VARIANTS
+from workbench.experiments.figures import write_figures
 from workbench.experiments.laboratory import Laboratory
-from workbench.experiments.linear_branch import LinearBranchConfig
 from workbench.experiments.losses import LossesConfig
-from workbench.experiments.rates import RatesConfig, conclude
-from workbench.experiments.rehyat import RehyatConfig, nearest_rate
+from workbench.experiments.rates import conclude
+from workbench.experiments.rehyat import nearest_rate
 from workbench.experiments.results import Row
-from workbench.experiments.settings import BankRecipe, FinetuneRecipe, Setup
+from workbench.experiments.settings import Setup
+from workbench.experiments.tables import PAGE, section, write_page
 from workbench.operators import parse_rate
-from workbench.types import StrictModel
 from workbench.workspace import Workspace
-
-BANK = BankRecipe(rates=("R2", "R4", "linear"), updates=6)
-SMALL: dict[str, StrictModel] = {
-    "rates": RatesConfig(
-        shares=(0.5, 1.0),
-        rates=("R4", "linear"),
-        clips=2,
-        pictured=((1.0, "R4", "distilled"),),
-        finetuned=((1.0, "R4"),),
-        finetuned_budgets=(),
-        finetuned_clips=2,
-    ),
-    "allocation": AllocationConfig(rates=("R2",), clips=0),
-    "losses": LossesConfig(losses=("score",), clips=0, pictured=()),
-    "linear-branch": LinearBranchConfig(rates=("R4",), budgets=(), clips=0),
-    "feature-maps": FeatureMapsConfig(
-        variants=("usual", "stabilizer row maximum", "Hedgehog"), num_blocks=2, updates=4
-    ),
-    "extremes": ExtremesConfig(rates=("linear",), finetuned=(), clips=2, pictured=()),
-    "rehyat": RehyatConfig(chunked=("T1o0",), updates=4, clips=0, long_clips=1, pictured=("T1o0",)),
-}
-
-
-@pytest.fixture(scope="module")
-def order(micro_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Order:
-    shared = Shared(
-        scale="quick",
-        model=str(micro_model_folder),
-        num_prompts=2,
-        num_held_out=2,
-        steps=2,
-        states=1,
-        queries=16,
-        clip_steps=2,
-        clips_a_task=1,
-        bank=BANK,
-        finetune=FinetuneRecipe(updates=3, rank=2),
-    )
-    out = tmp_path_factory.mktemp("experiments")
-    return Order(["all"], "quick", out, device="cpu", shared=shared, configs=SMALL)
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace that the tests of this file share, so that what was measured once is there."""
-    return Workspace.open(tmp_path_factory.mktemp("workspace"))
-
-
-@pytest.fixture(scope="module")
-def told(order: Order, bench: Workspace) -> list[str]:
-    lines: list[str] = []
-    run(order, bench, tell=lines.append)
-    return lines
 
 
 def rows(order: Order, name: str) -> list[Row]:
@@ -161,6 +109,35 @@ def test_what_fails_is_kept_and_takes_nothing_else_along(
     monkeypatch.undo()
     run(fresh, bench, tell=str)
     assert not [row for row in rows(fresh, "linear-branch") if "failed" in row]
+
+
+@pytest.mark.usefixtures("told")
+def test_every_result_becomes_a_figure_and_a_table(order: Order, tmp_path: Path) -> None:
+    figures = write_figures(order.out)
+    assert [path.name for path in figures] == [f"{name}.quick.svg" for name in EXPERIMENTS]
+    for figure in figures:
+        ElementTree.fromstring(figure.read_text(encoding="utf-8"))
+    page = tmp_path / "method.md"
+    shutil.copy(PAGE, page)
+    write_page(page, order.out)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("Quick run on") == len(EXPERIMENTS) and "Not measured yet" not in text
+    assert "| teacher | teacher | 1.000 | 1.000 | 0.000" in text
+    write_page(page, order.out)
+    assert page.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.usefixtures("told")
+def test_a_full_run_is_told_in_place_of_a_quick_one(order: Order, tmp_path: Path) -> None:
+    assert section("losses", tmp_path).startswith("Not measured yet")
+    result = json.loads((order.out / "losses.quick.json").read_text(encoding="utf-8"))
+    (tmp_path / "losses.quick.json").write_text(json.dumps(result), encoding="utf-8")
+    assert "Quick run" in section("losses", tmp_path)
+    result["shared"]["scale"] = "full"
+    result["rows"].append({"condition": "5xR4", "failed": "It diverged."})
+    (tmp_path / "losses.json").write_text(json.dumps(result), encoding="utf-8")
+    told_now = section("losses", tmp_path)
+    assert "Full run" in told_now and "`5xR4` failed: It diverged." in told_now
 
 
 def test_the_nearest_rate_costs_as_much(order: Order, bench: Workspace) -> None:

@@ -39,11 +39,9 @@ def clip_numbers(lab: Laboratory, setup: Setup, scenes: range, *, frames: int | 
         consistencies; for a student's also PSNR and SSIM to the teacher's clip.
     """
     prompts = held_out_suite(scenes.stop)[scenes.start :]
-    folder = lab.workspace.folder("cache") / "experiments"
-    folder.mkdir(exist_ok=True)
     length = lab.size(frames).frames
     stem = f"{lab.identity(setup)}-{length}"
-    files = [folder / f"{stem}-{prompt.seed:04d}.json" for prompt in prompts]
+    files = [lab.scratch / f"{stem}-{prompt.seed:04d}.json" for prompt in prompts]
     missing = [index for index, file in enumerate(files) if not file.exists()]
     if missing:
         batch = lab.shared.batch if lab.model.device.type == "cuda" else 1
@@ -101,7 +99,7 @@ def _numbers(lab: Laboratory, setup: Setup, asked: Prompt, clip: np.ndarray) -> 
 
 def _teacher_file(lab: Laboratory, length: int, seed: int) -> Path:
     name = f"{lab.identity(TEACHER)}-{length}-{seed:04d}.safetensors"
-    return lab.workspace.folder("cache") / "experiments" / name
+    return lab.scratch / name
 
 
 def _save_frames(path: Path, clip: np.ndarray) -> None:

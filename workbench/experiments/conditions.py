@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from workbench.distillation.cell_pool import CellPool
+from workbench.distillation.cells import CellTrainer
 from workbench.distillation.config import check
 from workbench.distillation.held_out import bootstrap, mean
 from workbench.distillation.measure import Distillation
@@ -22,7 +23,7 @@ from workbench.experiments.tasks import ClipsTask, Task, TrajectoryTask, traject
 from workbench.operators import HybridSpec, LinearSpec, label, parse_rate
 from workbench.operators.feature_maps import AnyFeatureMapSpec
 from workbench.operators.hybrid import Stabilizer
-from workbench.planning import Cell, cost
+from workbench.planning import cost
 from workbench.types import SilentReporter
 
 POINTS = 100
@@ -87,7 +88,8 @@ class StudentCondition:
             cells = [bank.cell(block, spec) for block, spec in plan.converted.items()]
             row["cell_error"] = mean([cell.error for cell in cells]) if cells else 0.0
             row["cell_error_off"] = mean([cell.error_off for cell in cells]) if cells else 0.0
-        row["velocity_error"] = self._velocity_error(lab)
+        name = f"{lab.identity(setup)}-{row['frames']}-velocity"
+        row["velocity_error"] = lab.kept(name, lambda: self._velocity_error(lab))
         if self.clips:
             row |= self._clips(lab)
         return [row]
@@ -104,11 +106,7 @@ class StudentCondition:
             ]
         prompts = [state.prompt for state in states]
         interval = bootstrap(errors, prompts, seed=SEED)
-        by_prompt = [
-            mean([error for error, own in zip(errors, prompts, strict=True) if own == prompt])
-            for prompt in dict.fromkeys(prompts)
-        ]
-        return {**interval._asdict(), "states": len(errors), "by_prompt": by_prompt}
+        return {**interval._asdict(), "states": len(errors), "by_prompt": _by_prompt(errors, prompts)}
 
     def _clips(self, lab: Laboratory) -> Row:
         own = clip_numbers(lab, self.setup, range(self.clips), frames=self.frames)
@@ -166,12 +164,13 @@ class CellsCondition:
             run.evaluate(held_out, SilentReporter())
         found = {run.specs[trainer.name]: trainer for _, trainer in run.cells}
         return [
-            self._row(rate, variant, run.result(self.block, found[spec]).cell, found[spec].stopped_at)
+            self._row(rate, variant, run, found[spec])
             for (rate, variant), spec in specs.items()
             if spec.kind == "hybrid" or variant.stabilizer == "lse"
         ]
 
-    def _row(self, rate: str, variant: Variant, cell: Cell, stopped_at: int | None) -> Row:
+    def _row(self, rate: str, variant: Variant, run: Distillation, trainer: CellTrainer) -> Row:
+        cell, errors = run.result(self.block, trainer).cell, run.errors[trainer.name]
         return {
             "variant": variant.name,
             "block": self.block,
@@ -179,7 +178,8 @@ class CellsCondition:
             "error": {"mean": cell.error, "low": cell.error_low, "high": cell.error_high},
             "error_off": cell.error_off,
             "error_undistilled": cell.error_undistilled,
-            "stopped_at": stopped_at,
+            "by_prompt": _by_prompt(errors.distilled, [state.prompt for state in errors.states]),
+            "stopped_at": trainer.stopped_at,
         }
 
 
@@ -190,6 +190,14 @@ def _spec(rate: str, variant: Variant) -> HybridSpec | LinearSpec:
     if isinstance(spec, HybridSpec):
         changes["stabilizer"] = variant.stabilizer
     return spec.model_copy(update=changes)
+
+
+def _by_prompt(errors: Sequence[float], prompts: Sequence[int]) -> list[float]:
+    """Return the mean error of every prompt, so that conditions can be compared prompt by prompt."""
+    groups: dict[int, list[float]] = {}
+    for error, prompt in zip(errors, prompts, strict=True):
+        groups.setdefault(prompt, []).append(error)
+    return [mean(groups[prompt]) for prompt in sorted(groups)]
 
 
 def _summary(numbers: Sequence[Numbers], name: str) -> Mapping[str, float]:

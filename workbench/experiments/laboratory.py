@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,7 @@ from workbench.surgery import (
     save_student,
 )
 from workbench.types import ClipSize, SilentReporter
-from workbench.workspace import Kind, Workspace
+from workbench.workspace import Kind, Workspace, read_json, write_json
 
 SEED = 0
 SLACK = 1e-9
@@ -226,6 +226,20 @@ class Laboratory:
         """Return a digest of all that determines a setup's outputs, for what is cached of it."""
         shared = self.shared.model_dump(mode="json", exclude={"batch", "cache_megabytes"})
         return self._digest([shared, _blocks(self.plan(setup)), setup.model_dump(mode="json")])
+
+    @property
+    def scratch(self) -> Path:
+        """The folder of what is kept for experiments alone: numbers of clips, the teacher's frames."""
+        folder = self.workspace.folder("cache") / "experiments"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def kept(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return a JSON document that was kept under a name, making it the first time."""
+        file = self.scratch / f"{name}.json"
+        if not file.exists():
+            write_json(file, make())
+        return read_json(file, what=file.name)
 
     def _digest(self, data: Any) -> str:
         text = json.dumps([self.model.fingerprint, self.model.device.type, data], sort_keys=True)

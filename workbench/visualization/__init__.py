@@ -11,6 +11,7 @@ from workbench.visualization.distillation import (
     pareto,
 )
 from workbench.visualization.images import colours_of, data_uri, normalised, overlay, tile_sheet
+from workbench.visualization.intervals import Family, Mean, interval_list, interval_plot
 from workbench.visualization.theme import (
     MASS,
     THEMES,
@@ -25,6 +26,8 @@ __all__ = [
     "MASS",
     "THEMES",
     "CellError",
+    "Family",
+    "Mean",
     "ThemeName",
     "Tradeoff",
     "bank_bars",
@@ -32,6 +35,8 @@ __all__ = [
     "colours_of",
     "data_uri",
     "difference_scale",
+    "interval_list",
+    "interval_plot",
     "loss_curves",
     "map_sheet",
     "mass_scale",
