@@ -37,6 +37,15 @@ def test_a_page_outlives_its_server(
         watched.page.locator('.cell[data-block="0"][data-op="R4"]').click()
         expect(watched.page.locator(".plan-readouts")).not_to_contain_text("100 %", timeout=20_000)
         expect(bank).to_contain_text("3 of 18 cells")
+        page = watched.page
+        page.locator('.page-links [data-page="home"]').click()
+        page.get_by_label("Model", exact=True).select_option("wan2.1-t2v-1.3b")
+        expect(page.locator(".model-facts")).to_contain_text("12 × 128")
+        page.get_by_role("button", name="Use it").click()
+        expect(page.locator('[data-part="model"]')).to_contain_text("30 × 12", timeout=20_000)
+        expect(page.locator('[data-part="bank"]')).to_contain_text("missing")
+        page.locator('.page-links [data-page="plan"]').click()
+        expect(page.locator(".painter tbody tr")).to_have_count(30)
         second.process.terminate()
         second.process.wait(timeout=20)
     finally:

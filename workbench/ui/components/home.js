@@ -151,6 +151,7 @@ export const mount = (element, host) => {
       } catch (error) {
         shown = null;
         find('.pay-answer').textContent = error.refusal ?? error.message;
+        if (!error.refusal) setTimeout(pay, 3000);
       }
     }
     asking = false;

@@ -8,10 +8,12 @@ const KEPT = 'workbench-measure';
 export const mount = (element, host) => {
   let rates = null;
   let price = '';
+  let of = '';
   element.innerHTML = `<form class="measure-form"><div class="line-of measure-state"></div><label class="field">blocks to measure<input class="input blocks" value="all" autocomplete="off" spellcheck="false"></label>
     <div class="line-of chips-slot" role="group" aria-label="Operators to measure"></div><label class="field">updates<input class="input updates" type="number" min="1" step="1"></label><button type="submit" class="button" id="measure-button">Measure</button></form>
     <div class="wanted" role="status" hidden></div>`;
   const find = selector => element.querySelector(selector);
+  const button = find('#measure-button');
   const settings = () => ({ blocks: find('.blocks').value, rates: [...rates], updates: find('.updates').value === '' ? null : +find('.updates').value });
 
   const words = (count, seconds) => `Measure ${count} ${count === 1 ? 'cell' : 'cells'}${seconds == null ? '' : `, about ${duration(seconds)}`}`;
@@ -20,17 +22,27 @@ export const mount = (element, host) => {
     const mine = ++asked;
     try {
       const answer = await host.ask('measure_price', settings(), { quiet: true });
-      if (mine === asked) find('#measure-button').textContent = price = words(answer.cells, answer.seconds);
+      if (mine !== asked) return;
+      price = words(answer.cells, answer.seconds);
+      if (!button.disabled) button.textContent = price;
+      button.dataset.tip = answer.basis ? `Estimated ${answer.basis}` : 'Nothing of this kind has run here yet, so its time is not known';
     } catch {
-      if (mine === asked) find('#measure-button').textContent = 'Measure';
+      if (mine === asked && !button.disabled) button.textContent = price = 'Measure';
     }
   };
   const refresh = () => {
     const { measure, table } = host.data();
     if (!measure) return;
-    if (!rates) {
-      rates = new Set(measure.rates);
-      find('.updates').value = +localStorage.getItem(KEPT) || measure.updates;
+    if (!rates) find('.updates').value = +localStorage.getItem(KEPT) || measure.updates;
+    const known = `${host.data().model} ${host.data().ids?.bank}`;
+    if (of !== known) {
+      // what lacks is proposed; once nothing does, everything
+      of = known;
+      const lacks = (block, op) => !table.cells[block][table.columns.indexOf(op)];
+      const blocks = table.cells.map((_, block) => block).filter(block => measure.rates.some(op => lacks(block, op)));
+      const wanted = measure.rates.filter(op => blocks.some(block => lacks(block, op)));
+      rates = new Set(wanted.length ? wanted : measure.rates);
+      find('.blocks').value = blocks.length && blocks.length < table.cells.length ? blocks.join(',') : 'all';
     }
     const all = table.cells.length * measure.rates.length;
     find('.measure-state').innerHTML = measure.missing ? `<b>${all - measure.missing} of ${all}</b> cells measured` : `<b>All ${all}</b> cells measured`;
@@ -51,7 +63,6 @@ export const mount = (element, host) => {
     localStorage.setItem(KEPT, find('.updates').value);
     tellPrice();
   });
-  const button = find('#measure-button');
   const start = async only => {
     if (button.getAttribute('aria-busy') === 'true') return;
     button.setAttribute('aria-busy', 'true');

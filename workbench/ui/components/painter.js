@@ -5,7 +5,7 @@
    Emits paint when the plan changed, wanted when a cell was asked for that is not measured (host.wanted).
    mount returns {plan, load(plan), show(plan), undo(), redo()}: load is one step of undo, show is none. */
 import { on } from './bus.js';
-import { empty, fraction, icon, operatorName, planStrip, swatch, text } from './draw.js';
+import { duration, empty, fraction, icon, operatorName, planStrip, swatch, text } from './draw.js';
 
 /** The short name of a plan, as the command line takes it: 5xR4, 3xR2+2xlinear. */
 export const shortName = plan => {
@@ -32,7 +32,7 @@ export const mount = (element, host) => {
     const cell = cellOf(block, op);
     const loss = live.get(`${block}.${op}`);
     if (!cell && loss != null) return `Block ${block} at ${op} is being distilled\nloss ${fraction(loss)} now; its error is measured at the end`;
-    if (!cell) return `Block ${block} at ${op} is not measured${plan[block] === op ? ', though this plan names it' : ''}; measure it and it can be painted`;
+    if (!cell) return `Block ${block} at ${op} is not measured${plan[block] === op ? ', though this plan names it' : ''}; ${table().each ? `measuring it takes about ${duration(table().each)}, then` : 'measure it and'} it can be painted`;
     return `Block ${block} at ${op}\nerror ${fraction(cell.error)}` + (cell.low == null ? '' : ` (${fraction(cell.low)} to ${fraction(cell.high)})`) + (cell.off == null ? '' : `\nlinear branch off ${fraction(cell.off)}`) +
       (cell.first == null ? '' : `\nbefore distilling ${fraction(cell.first)}`);
   };

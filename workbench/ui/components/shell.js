@@ -82,6 +82,14 @@ export const mount = (element, host) => {
     for (const job of answer.jobs) if (isLive(job.state) && PARTS[job.kind]) making[PARTS[job.kind]] = job.state === 'queued' ? 'waits for its turn' : job.steps > 1 ? `${job.stage}, ${job.step.toLocaleString('en')} of ${job.steps.toLocaleString('en')}` : job.stage || 'starting';
     drawSteps();
   });
+  /* The first event can get lost too: what the page should show is asked for until it is there. */
+  const awake = () => {
+    if (host.get()?.steps || !element.isConnected) return;
+    host.set({ ...(host.get() ?? {}), ids: Object.fromEntries(new URLSearchParams(location.search)), settled: [] });
+    host.emit('settled');
+    setTimeout(awake, 2 * ANSWER);
+  };
+  setTimeout(awake, ANSWER);
   const about = (tries = 5) => ask('about', {}, { quiet: true }).then(answer => (find('.device').textContent = answer.device), () => tries && setTimeout(about, 3000, tries - 1));
   about();
 

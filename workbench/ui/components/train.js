@@ -20,6 +20,7 @@ export const mount = (element, host) => {
   let samples = new Map();
   let cursor = 0;
   let following = false;
+  let seen = '';
   element.innerHTML = `<div class="page-line"><h1>Train</h1><select class="input students" aria-label="Student"></select><span class="line-of student-plan"></span><div class="end"><button type="button" class="button primary" id="finetune-button">Start</button></div></div>
     <div class="train-none" hidden>${empty('No student yet', 'Finetuning adapts a whole student to its teacher. Paint a plan over measured cells and make its student first.', '<a class="button" href="#plan">Go to Plan</a>')}</div>
     <div class="rack train-rack"><div class="stack"><section class="panel"><header class="panel-head"><h2>What to train</h2></header><form class="panel-body train-form"><div class="preset-list" role="radiogroup" aria-label="Preset"></div><label class="field-column">method<select class="input method"><option value="lora">LoRA and feature maps</option><option value="maps">feature maps alone</option><option value="full">the whole transformer</option></select></label>
@@ -121,8 +122,10 @@ export const mount = (element, host) => {
   const follow = async () => {
     if (following) return;
     following = true;
+    let answered = false;
     try {
       const answer = await ask('finetuning', { job: job?.id ?? '', after: cursor }, { quiet: true });
+      answered = true;
       if (answer.id && job?.id !== answer.id) {
         reset();
         job = { id: answer.id };
@@ -137,9 +140,10 @@ export const mount = (element, host) => {
         if (answer.rows.length) last = answer.rows.at(-1).cells.loss ?? last;
       }
     } catch {
-      // the frame says that the server is away; the next pulse asks again
+      // the frame says that the server is away
     }
     following = false;
+    if (!answered) seen = ''; // the next pulse asks again
     drawRun();
   };
   let pace = null;
@@ -187,7 +191,6 @@ export const mount = (element, host) => {
       follow();
     }
   });
-  let seen = '';
   on('jobs', answer => {
     const newest = answer.jobs.find(one => one.kind === 'finetune');
     const key = newest ? `${newest.id} ${newest.state}` : '';

@@ -66,9 +66,7 @@ def measure_calls(context: Context) -> list[Callable[..., Answer]]:
         """Answer how many cells that would be, and how long it should take."""
         here, chosen = asked_of(context, question)
         settings = _measure_settings(here, chosen, question)
-        blocks = here.facts.num_blocks if settings["blocks"] is None else len(settings["blocks"])
-        seconds = here.estimate("measure", settings)
-        return {"cells": blocks * len(settings["rates"]), "seconds": seconds}
+        return plans.measuring_price(here, settings, bank=read_bank(here, chosen))
 
     @answering
     def time_operators(question: Question) -> Answer:

@@ -46,7 +46,9 @@ def cell_table(bank: Bank | None, facts: ModelFacts) -> dict[str, Any]:
                 }
             )
         cells.append(row)
-    return {"columns": list(columns), "cells": cells, "start": ["softmax"] * facts.num_blocks}
+    each = None if bank is None else bank.measuring_seconds(1)
+    start = ["softmax"] * facts.num_blocks
+    return {"columns": list(columns), "cells": cells, "start": start, "each": each}
 
 
 def costs(facts: ModelFacts) -> dict[str, Any]:
@@ -230,6 +232,26 @@ def missing_cells(bank: Bank | None, facts: ModelFacts) -> list[tuple[int, str]]
         for block in range(facts.num_blocks)
         if (block, label) not in measured
     ]
+
+
+def measuring_price(here: Context, settings: Mapping[str, Any], *, bank: Bank | None) -> dict[str, Any]:
+    """Return how many cells a measurement has, what it should take, and by what that is judged.
+
+    Judged by the last measurement here, else by this bank's own cells, else by the example study.
+    """
+    from workbench.example import load
+
+    blocks = here.facts.num_blocks if settings["blocks"] is None else len(settings["blocks"])
+    count = blocks * len(settings["rates"])
+    seconds, basis = here.estimate("measure", settings), "by the last measurement here"
+    if seconds is None and bank is not None:
+        seconds, basis = bank.measuring_seconds(count), "by the cells of this bank"
+    example = load()
+    if seconds is None and example is not None and example.model == here.facts.name:
+        updates = len(example.cells) * example.updates
+        seconds = example.measure_seconds * count * float(settings["updates"]) / updates
+        basis = f"by the example study, made on {example.device}"
+    return {"cells": count, "seconds": seconds, "basis": "" if seconds is None else basis}
 
 
 def measure_settings(
