@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from workbench.models.embedded.training.measures import compare_clips
 from workbench.models.embedded.training.orthogonal import orthogonalised
 from workbench.models.embedded.training.pool import ClipPool, Draw, box_mask, build_pool, draw_scenes
 from workbench.models.embedded.training.state import Part
+from workbench.models.embedded.training.text_alignment import fit_projection
 
 
 @dataclass
@@ -284,6 +286,7 @@ def test_training_goes_on_from_shipped_weights(untrained_model_folder: Path, tmp
     arguments = ["--stage", "text,transformer,export", "--steps", "1,1", "--out", str(tmp_path / "run")]
     arguments += ["--device", "cpu", "--latents", "2", "--held-out", "1", "--batch", "1", "--compact"]
     arguments += ["--resume-from-shipped", str(untrained_model_folder), "--resume", "--optimizer", "muon"]
+    arguments += ["--fit-steps", "2"]
     arguments += ["--target", str(tmp_path / "folder")]
     result = train.run(train.parse(arguments))
     assert result["transformer"]["steps"] == 1
@@ -298,3 +301,14 @@ def test_training_goes_on_from_shipped_weights(untrained_model_folder: Path, tmp
     assert 0 < change < 0.01
     again = train.run(train.parse(arguments))
     assert again["transformer"]["steps"] == 1
+
+
+def test_the_projection_is_fitted_to_a_new_text_encoder(tmp_path: Path) -> None:
+    part = transformer_stage.open_denoiser(tmp_path, device="cpu", seed=0)
+    denoiser = part.module
+    old = copy.deepcopy(denoiser.text_encoder)
+    assert fit_projection(part, old, steps=1, batch=2) < 1e-4
+    fresh = transformer_stage.open_denoiser(tmp_path, device="cpu", seed=9).module.text_encoder
+    part.replace({f"text_encoder.{name}": value for name, value in fresh.named_parameters()})
+    before = fit_projection(part, old, steps=1, batch=2)
+    assert fit_projection(part, old, steps=40, batch=8) < 0.7 * before

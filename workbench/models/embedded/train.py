@@ -9,6 +9,7 @@ goes on where it stopped. `run` is the same from Python, where a judge of finish
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import sys
@@ -30,11 +31,8 @@ from workbench.models.embedded.training.measures import measure_codec, reconstru
 from workbench.models.embedded.training.pool import ClipPool, Draw, build_pool
 from workbench.models.embedded.training.reading import draw_twin_clips, measure_reading
 from workbench.models.embedded.training.sheets import save_sheet
-from workbench.models.embedded.training.shipped import (
-    shipped_text_encoder,
-    start_from_shipped,
-    use_shipped_codec,
-)
+from workbench.models.embedded.training.shipped import start_from_shipped, use_shipped_codec
+from workbench.models.embedded.training.text_alignment import fit_projection
 from workbench.models.embedded.world import Scene
 
 STAGES = (
@@ -88,6 +86,7 @@ class Options:
         shipped: A diffusers folder whose weights a fresh transformer and text encoder start from; its codec
             is used as it is.
         optimizer: Of the transformer's matrices; "muon" makes their momentum orthogonal.
+        fit_steps: Updates that fit a shipped transformer's text projection to a new text encoder.
     """
 
     out: Path
@@ -108,6 +107,7 @@ class Options:
     log_every: int = 20
     shipped: Path | None = None
     optimizer: Literal["adamw", "muon"] = "adamw"
+    fit_steps: int = 800
 
 
 def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
@@ -147,11 +147,7 @@ def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
         use_shipped_codec(options.out, options.shipped)
     if "text" in options.budgets:
         reader = text_stage.open_reader(
-            options.out,
-            device=options.device,
-            seed=options.seed,
-            resume=options.resume,
-            encoder=None if options.shipped is None else shipped_text_encoder(options.shipped),
+            options.out, device=options.device, seed=options.seed, resume=options.resume
         )
         text_stage.train_text_stage(reader, budget=options.budgets["text"], recorder=recorder)
         with reader.averaged():
@@ -231,8 +227,12 @@ def _train_transformer(options: Options, recorder: Recorder, result: dict[str, A
     if options.shipped is not None and not part.progress.steps:
         start_from_shipped(part, options.shipped)
         recorder.write(event="started from the shipped weights")
+    old_encoder = copy.deepcopy(part.module.text_encoder)
     if transformer_stage.take_over_text_encoder(part, options.out):
-        recorder.write(event="text encoder taken over")
+        unexplained = (
+            None if options.shipped is None else fit_projection(part, old_encoder, steps=options.fit_steps)
+        )
+        recorder.write(event="text encoder taken over", projection_unexplained=unexplained)
     latents = build_latents(
         options.out,
         options.latents,
@@ -339,7 +339,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--compact", action="store_true", help="16-bit checkpoints, for transport")
     parser.add_argument("--compile", action="store_true", dest="compiled", help="compile the transformer")
     parser.add_argument("--compile-cache", type=Path, help="file that keeps compiled kernels between runs")
-    for name in ("seed", "clips", "latents", "held-out", "workers", "batch", "log-every"):
+    for name in ("seed", "clips", "latents", "held-out", "workers", "batch", "log-every", "fit-steps"):
         parser.add_argument(f"--{name}", type=int)
     values = vars(parser.parse_args(arguments))
     stages = list(STAGES) if values["stage"] == "all" else values.pop("stage").split(",")

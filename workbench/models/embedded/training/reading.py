@@ -88,8 +88,8 @@ def measure_reading(
     """Compare the velocity loss under the own and the twin's caption, with equal noise.
 
     Returns:
-        velocity_loss: Mean loss under the own caption, by noise level; prefers_own: share of clips whose loss under
-        the own caption is lower, over all levels, by level, and by change. Guessing gives one half.
+        velocity_loss: mean loss under the own caption, by noise level; prefers_own: share of clips whose
+        loss under the own caption is lower, over all levels, by level, and by change. Guessing gives a half.
     """
     device = clips.latents.device
     noise = torch.randn(clips.latents.shape, generator=torch.Generator().manual_seed(seed)).to(device)

@@ -58,11 +58,6 @@ def start_from_shipped(part: Part, shipped: Path) -> None:
     part.progress.facts |= {"mean": config["latents_mean"], "std": config["latents_std"], "from": "shipped"}
 
 
-def shipped_text_encoder(shipped: Path) -> dict[str, torch.Tensor]:
-    """Return the weights of the shipped text encoder by name, float32."""
-    return _weights(shipped, "text_encoder")
-
-
 def _weights(shipped: Path, module: str) -> dict[str, torch.Tensor]:
     values = {name: value.float() for name, value in load_file(shipped / FILES[module]).items()}
     values.pop("encoder.embed_tokens.weight", None)

@@ -7,7 +7,6 @@ object from the encoder's tokens, so that the tokens must carry it. Runs on a CP
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,20 +96,11 @@ def answers_of(scene: Scene) -> list[int]:
     return found
 
 
-def open_reader(
-    folder: Path,
-    *,
-    device: str,
-    seed: int,
-    resume: bool = False,
-    encoder: Mapping[str, torch.Tensor] | None = None,
-) -> Part:
-    """Build the caption reader, fresh or from its last checkpoint; `encoder` are weights to start from."""
+def open_reader(folder: Path, *, device: str, seed: int, resume: bool = False) -> Part:
+    """Build the caption reader, fresh or from its last checkpoint."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 2)
         reader = CaptionReader(len(token_list()))
-    if encoder is not None:
-        reader.text_encoder.load_state_dict(dict(encoder), strict=False)
     part = Part(reader.to(device), seed=seed + 2, weight_decay=0.01)
     if resume and is_saved(folder / FOLDER):
         part.load(folder / FOLDER)
