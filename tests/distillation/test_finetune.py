@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ import torch
 from tests.distillation.test_measure import Recording, run
 from workbench.distillation import FinetuneConfig, finetune
 from workbench.errors import Diverged, InputError, Paused
-from workbench.jobs.tensors import load_tensors
 from workbench.models import LoadedModel
 from workbench.operators import parse_rate
 from workbench.planning.plan import make_plan
@@ -224,24 +221,3 @@ def test_states_of_other_work_are_refused(student: Path, workspace: Workspace) -
     foreign = CheckpointState({}, {"work": "measure"})
     with pytest.raises(InputError, match="checkpoint"):
         train(student, workspace, Recording(state=foreign))
-
-
-def test_two_processes_give_the_result_of_one(student: Path, workspace: Workspace) -> None:
-    settings = {"updates": 4, "accumulate": 3}
-    alone = train(student, workspace, **settings)
-    config = FinetuneConfig(model=str(student), **{**SMALL, **settings})  # type: ignore[arg-type]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    quiet = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    script = ["-m", "tests.distillation.finetune_together"]
-    arguments = [str(student), str(workspace.root), config.model_dump_json()]
-    answer = subprocess.run(
-        [*launch, *quiet, *script, *arguments], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert answer.returncode == 0, answer.stderr[-2000:]
-    made = {line.removeprefix("made ") for line in answer.stdout.splitlines() if line.startswith("made ")}
-    assert len(made) == 1, answer.stdout
-    together = Path(made.pop())
-    for name in ("cells.safetensors", "pytorch_lora_weights.safetensors"):
-        expected, found = load_tensors(alone / name), load_tensors(together / name)
-        for key, tensor in expected.items():
-            torch.testing.assert_close(found[key], tensor, rtol=1e-3, atol=1e-5)
