@@ -18,6 +18,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_BODY_BYTES = 1 << 20
+IMPORT_PATH = "/workbench/import/"
+MAX_IMPORT_BYTES = 64 << 20
 # Parts of gradio that no page uses: files travel by the workspace's own routes, and nothing is uploaded.
 CLOSED = ("/gradio_api/upload", "/gradio_api/proxy=", "/gradio_api/file", "/gradio_api/stream", "/monitoring")
 HEADERS = (
@@ -57,7 +59,7 @@ class Guard:
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
             return
-        await self.app(scope, _bounded(receive), _with_headers(send))
+        await self.app(scope, _bounded(receive, body_limit(scope["path"])), _with_headers(send))
 
 
 def refuse(scope: Scope) -> tuple[int, str] | None:
@@ -75,10 +77,15 @@ def refuse(scope: Scope) -> tuple[int, str] | None:
         return 403, "This request came from another page; the workbench answers its own page only."
     if scope["path"].startswith(CLOSED):
         return 404, "The workbench does not serve this address."
-    length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-        return 413, f"A request may hold at most {MAX_BODY_BYTES >> 20} MB."
+    length, limit = headers.get("content-length", "0"), body_limit(scope["path"])
+    if not length.isdigit() or int(length) > limit:
+        return 413, f"A request may hold at most {limit >> 20} MB here."
     return None
+
+
+def body_limit(path: str) -> int:
+    """Return how many bytes a request may hold: clips of one's own are larger than anything else."""
+    return MAX_IMPORT_BYTES if path.startswith(IMPORT_PATH) else MAX_BODY_BYTES
 
 
 def host_name(host: str) -> str:
@@ -101,14 +108,14 @@ def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def _bounded(receive: Receive) -> Receive:
+def _bounded(receive: Receive, limit: int) -> Receive:
     taken = 0
 
     async def bounded() -> Message:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if taken > MAX_BODY_BYTES else message
+        return {"type": "http.disconnect"} if taken > limit else message
 
     return bounded
 
