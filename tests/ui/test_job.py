@@ -87,7 +87,7 @@ def paint(watched: Watched) -> None:
     page.get_by_label("name", exact=True).fill(HOSTILE)
     watched.shot("3-painted")
     page.locator("#make-student").click()
-    student = page.locator(".study-step", has_text="student")
+    student = page.locator('.study-step[data-part="plan"]')
     expect(student).to_have_attribute("data-state", "done", timeout=JOB_MS)
     expect(student).to_contain_text(HOSTILE)
 

@@ -31,16 +31,29 @@ def implied_row(
     Raises:
         InputError: another model, a cell that was not measured or is of another kind, nothing kept.
     """
+    capture.check_place(block, head, token)
+    row: NDArray[np.float32] = implied_heads(capture, bank, spec, block=block, token=token)[head]
+    return row
+
+
+def implied_heads(
+    capture: Capture, bank: Bank, spec: OperatorSpec, *, block: int, token: int
+) -> NDArray[np.float32]:
+    """Return the rows of `implied_row` for all heads, [heads, T, H, W].
+
+    Raises:
+        InputError: as `implied_row`.
+    """
     bank.check_model(capture.manifest.model)
     query, key = capture.kept(block)
-    capture.check_place(block, head, token)
+    capture.check_place(block, 0, token)
     operator = build(spec, bank.facts)
     if not isinstance(operator, HybridAttention):
         raise InputError(f"Rows can be shown for hybrid and linear cells, not for {spec.kind}.")
     operator.load_state_dict(bank.weights(block, spec))
     with torch.no_grad():
         rows = implied_rows(operator, query[token : token + 1].unsqueeze(0), key.unsqueeze(0))
-    result: NDArray[np.float32] = rows[0, 0, head].reshape(capture.manifest.grid).numpy()
+    result: NDArray[np.float32] = rows[0, 0].reshape(-1, *capture.manifest.grid).numpy()
     return result
 
 

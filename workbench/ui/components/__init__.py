@@ -57,16 +57,12 @@ class Part:
 
 SHELL = Part("shell", emits=("settled",))
 """Top bar, study bar and the pulse that watches the jobs."""
-SPRITE = Part("sprite")
-"""Blocks × heads, the heads of one block, one head in full."""
-OVERLAY = Part("overlay")
-"""Where one patch looks, over every frame."""
-HEADS = Part("heads")
-"""Numbers of every head, sortable."""
 PLAN = Part("plan")
 """The whole Plan page: measuring, painter, budget, preview, changes."""
-PLAYER = Part("player")
-"""Clips in sync, with their curve."""
+ATTENTION = Part("attention")
+"""The whole Attention page: capture form, three zooms, overlay, numbers of the heads, playground."""
+COMPARE = Part("compare")
+"""The whole Compare page: prompts and columns, live preview, clips in sync, scores."""
 JOBS = Part("jobs")
 """All jobs, and the chosen one in full."""
 HOME = Part("home")

@@ -12,6 +12,7 @@ from workbench.errors import InputError
 
 if TYPE_CHECKING:
     from workbench.capture import Capture
+    from workbench.planning import Bank
 
 NO_CAPTURE = (
     "A capture watches one real sampling run and shows what every head of every block looks at. "
@@ -47,12 +48,15 @@ def no_capture(fault: str = "") -> list[dict[str, Any]]:
     return [{"title": "No capture yet", "why": NO_CAPTURE}, {}, {}]
 
 
-def attention_page(capture: Capture, *, addresses: Sequence[str | None]) -> list[dict[str, Any]]:
+def attention_page(
+    capture: Capture, *, addresses: Sequence[str | None], bank: Bank | None = None
+) -> list[dict[str, Any]]:
     """Return what the maps, the overlay and the table of heads show of a capture.
 
     Args:
         capture: as read.
         addresses: where the browser finds the picture of each latent frame, None where there is none.
+        bank: whose cells can be overlaid beside the model's own attention.
     """
     manifest = capture.manifest
     common = {"capture": capture.folder.name, "grid": list(manifest.grid), "heads": capture.num_heads}
@@ -70,8 +74,13 @@ def attention_page(capture: Capture, *, addresses: Sequence[str | None]) -> list
         "kinds": [{"kind": kind, "why": KINDS[kind]} for kind in KINDS],
     }
     settings = manifest.config
+    cells: dict[str, list[str]] = {}
+    for (block, label), cell in sorted(bank.cells.items() if bank else ()):
+        if cell.spec.kind in ("hybrid", "linear"):
+            cells.setdefault(str(block), []).append(label)
     overlay = {
         **common,
+        "cells": cells,
         "frames": list(addresses),
         "prompt": settings.prompt,
         "step": capture.default_step + 1,
@@ -109,36 +118,129 @@ def sprite(capture: Capture, question: Mapping[str, Any]) -> dict[str, Any]:
     return {"bytes": _encode(maps / np.maximum(top, 1e-12))}
 
 
-def attention_row(capture: Capture, question: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where one patch looks: its row as bytes, and how its mass splits over the frames."""
+VIEWS = ("softmax", "cell", "kept", "linear", "difference")
+"""What an overlay shows: the model's own row; a measured cell's, whole or by branch; cell minus softmax."""
+
+
+def attention_row(
+    capture: Capture, question: Mapping[str, Any], *, bank: Bank | None = None
+) -> dict[str, Any]:
+    """Return where one patch looks: its row as bytes, and how its mass splits over the frames.
+
+    Args:
+        capture: as read.
+        question: `block`, `head`, `patch`, and optionally `mean` (of all heads), `step` as in `sprite`,
+            `view` (one of `VIEWS`) and `cell`, the label of a measured cell of the block.
+        bank: the measured cells, for every view but "softmax".
+
+    Raises:
+        InputError: out of range, or a cell that is not measured.
+    """
     grid = capture.grid
-    block = _number(question, "block", capture.num_blocks)
-    head = _number(question, "head", capture.num_heads)
+    block, head, token = place_of(capture, question)
     patch = _patch(question.get("patch"), capture)
-    token = (patch[0] * grid.height + patch[1]) * grid.width + patch[2]
-    heads = range(capture.num_heads) if question.get("mean") is True else (head,)
-    row = np.mean([capture.row(block, one, token) for one in heads], axis=0)
-    by_frame = row.reshape(grid.frames, -1).sum(axis=1)
-    place = row[:, patch[1], patch[2]].sum() - row[tuple(patch)]
-    readouts = [
-        ["own frame", by_frame[patch[0]]],
-        ["other frames", 1 - by_frame[patch[0]]],
-        ["same place", place],
-        ["first frame", by_frame[0]],
-    ]
+    view = question.get("view", "softmax")
+    if view not in VIEWS:
+        raise InputError(f"There is no view {str(view)[:40]!r}; known: {', '.join(VIEWS)}.")
+    heads = list(range(capture.num_heads)) if question.get("mean") is True else [head]
+    step = _row_step(capture, question, token) if view == "softmax" else capture.default_step
+    row = np.mean([capture.row(block, one, token, step=step) for one in heads], axis=0)
+    note = f"frame {patch[0]}, patch ({patch[2]}, {patch[1]}), token {token}, "
+    note += f"step {step + 1} of {capture.manifest.num_steps}"
+    if view != "softmax":
+        row, told = _of_cell(capture, bank, question, block=block, token=token, heads=heads, softmax=row)
+        note += f", {told}"
     return {
-        "bytes": _encode(row / max(float(np.quantile(row, 0.999)), 1e-12)),
+        "bytes": _encode_signed(row) if view == "difference" else _encode(row / _top(row)),
+        "view": view,
         "patch": patch,
-        "frames": [round(100 * float(share)) for share in by_frame],
-        "readouts": [[name, round(100 * float(share))] for name, share in readouts],
-        "note": f"frame {patch[0]}, patch ({patch[2]}, {patch[1]}), token {token}, "
-        f"step {capture.default_step + 1} of {capture.manifest.num_steps}",
+        "frames": [round(100 * float(share)) for share in row.reshape(grid.frames, -1).sum(axis=1)],
+        "readouts": _readouts(row, patch),
+        "note": note,
     }
+
+
+def _of_cell(
+    capture: Capture,
+    bank: Bank | None,
+    question: Mapping[str, Any],
+    *,
+    block: int,
+    token: int,
+    heads: list[int],
+    softmax: np.ndarray,
+) -> tuple[np.ndarray, str]:
+    """Return the row of a measured cell, whole or one branch of it, and what to say of it."""
+    from workbench.distillation.implied import implied_heads
+    from workbench.operators import HybridSpec
+
+    label, view = str(question.get("cell", "")), question["view"]
+    if bank is None or (block, label) not in bank.cells:
+        named = label[:20] or "that rate"
+        raise InputError(f"Block {block} at {named} is not measured; measure it on Plan first.")
+    spec = bank.cells[block, label].spec
+    row = implied_heads(capture, bank, spec, block=block, token=token)[heads].mean(axis=0)
+    kept = np.zeros(row.size, dtype=bool)
+    if isinstance(spec, HybridSpec):
+        kept[:: spec.rate] = True
+    kept = kept.reshape(row.shape)
+    off = float(np.abs(row - softmax).sum()) / 2
+    told = f"{label}: {round(100 * off)} % of the mass lies elsewhere than in softmax"
+    parts = {"cell": row, "kept": row * kept, "linear": row * ~kept, "difference": row - softmax}
+    return parts[view], told
+
+
+def _row_step(capture: Capture, question: Mapping[str, Any], token: int) -> int:
+    place = _number(question, "step", len(capture.manifest.steps) + 1)
+    step = capture.manifest.steps[place - 1] if place else capture.default_step
+    return step if capture.has_row(token, step=step) else capture.default_step
+
+
+def _readouts(row: np.ndarray, patch: list[int]) -> list[list[Any]]:
+    by_frame = row.reshape(row.shape[0], -1).sum(axis=1)
+    shares = {
+        "own frame": by_frame[patch[0]],
+        "other frames": by_frame.sum() - by_frame[patch[0]],
+        "same place": row[:, patch[1], patch[2]].sum() - row[tuple(patch)],
+        "first frame": by_frame[0],
+    }
+    return [[name, round(100 * float(share))] for name, share in shares.items()]
+
+
+def _top(row: np.ndarray) -> float:
+    return max(float(np.quantile(row, 0.999)), 1e-12)
 
 
 def _encode(values: np.ndarray) -> str:
     lifted = np.clip(values, 0, 1) ** GAMMA
     return base64.b64encode(np.rint(lifted * 255).astype(np.uint8).tobytes()).decode("ascii")
+
+
+def encode_rows(values: np.ndarray, top: float) -> str:
+    """Return mass as bytes on the display scale, `top` and above being the brightest."""
+    return _encode(values / max(top, 1e-12))
+
+
+def place_of(capture: Capture, question: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return block, head and token that a script asks about.
+
+    Raises:
+        InputError: out of range, named.
+    """
+    grid, patch = capture.grid, _patch(question.get("patch"), capture)
+    token = (patch[0] * grid.height + patch[1]) * grid.width + patch[2]
+    return (
+        _number(question, "block", capture.num_blocks),
+        _number(question, "head", capture.num_heads),
+        token,
+    )
+
+
+def _encode_signed(values: np.ndarray) -> str:
+    """Return differences as bytes, 128 for none."""
+    scaled = np.clip(values / _top(np.abs(values)), -1, 1)
+    lifted = 128 + 127 * np.sign(scaled) * np.abs(scaled) ** GAMMA
+    return base64.b64encode(np.rint(lifted).astype(np.uint8).tobytes()).decode("ascii")
 
 
 def _number(question: Mapping[str, Any], name: str, count: int) -> int:
