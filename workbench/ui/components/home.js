@@ -108,8 +108,7 @@ export const mount = (element, host) => {
     const name = find('.folder').value.trim() || find('.models').value;
     if (name === value().current) return say(`${value().model.name} is in use.`);
     if (!(await look(name))) return undefined;
-    location.assign(`${location.pathname}?${new URLSearchParams({ model: name })}#home`);
-    return location.reload();
+    return location.assign(`${location.pathname}?${new URLSearchParams({ model: name })}#home`);
   });
 
   const drawFlops = () => {
