@@ -168,7 +168,7 @@ def _student_digests(name: str) -> list[str]:
     if not is_student(name):
         return []
     manifest = read_student(name).manifest
-    return [manifest.cells_sha256, manifest.lora_sha256]
+    return [manifest.cells_sha256, manifest.lora_sha256, manifest.weights_sha256]
 
 
 class _Quiet:
