@@ -28,11 +28,11 @@ from workbench.errors import InputError
 
 Kind = Literal[
     "captures", "banks", "plans", "students", "clips", "comparisons", "evaluations", "studies",
-    "jobs", "cache"
+    "datasets", "jobs", "cache"
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = (
     "captures", "banks", "plans", "students", "clips", "comparisons", "evaluations", "studies",
-    "jobs", "cache",
+    "datasets", "jobs", "cache",
 )  # fmt: skip
 MAX_JSON_BYTES = 16 * 1024 * 1024
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -62,9 +62,14 @@ def check(config: CaptureConfig, facts: ModelFacts) -> CapturePlan:
     """Check a configuration against a model.
 
     Raises:
-        InputError: one sentence: a size that the model refuses, a step or token that is not there, or
-            more rows than fit into the file.
+        InputError: one sentence: a size that the model refuses, a step or token that is not there,
+            more rows than fit into the file, or a model with two transformers.
     """
+    if facts.num_transformers > 1:
+        raise InputError(
+            f"{facts.name} has two transformers, one for early and one for late steps; "
+            "capturing watches models with one."
+        )
     grid = facts.token_grid(config.size(facts))
     tokens = grid.num_tokens
     num_steps = config.steps or facts.default_steps

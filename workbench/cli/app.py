@@ -13,8 +13,10 @@ import typer
 from workbench.cli import (
     banks,
     compare,
+    data,
     doctor,
     evaluation,
+    experiments,
     export,
     jobs,
     models,
@@ -55,11 +57,13 @@ for command in (
     evaluation.evaluate_suite,
     evaluation.export_vbench,
     evaluation.vocabulary,
+    experiments.experiment,
 ):
     app.command()(command)
 app.command()(export.export)
 app.command(name="import")(export.import_)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(data.app, name="data")
 app.add_typer(banks.app, name="bank")
 
 

@@ -65,8 +65,8 @@ def stated(**values: Any) -> dict[str, Any]:
 
 
 def model_name(model: str) -> str:
-    """Make a folder's path absolute, because a job runs elsewhere; leave other names as they are."""
-    return str(Path(model).expanduser().absolute()) if Path(model).expanduser().is_dir() else model
+    """Make the path of a folder or file absolute, because a job runs elsewhere; leave other names alone."""
+    return str(Path(model).expanduser().absolute()) if Path(model).expanduser().exists() else model
 
 
 def plan_name(plan: str) -> str:

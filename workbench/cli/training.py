@@ -34,6 +34,10 @@ CacheOption = Annotated[
     int | None, typer.Option("--cache-megabytes", help="Bound on cached teacher trajectories.")
 ]
 
+MemoryOption = Annotated[
+    float | None, typer.Option("--memory-gb", help="Use at most so much of the GPU, in 1e9 bytes.")
+]
+
 
 def measure(
     model: ModelOption = "embedded",
@@ -60,6 +64,7 @@ def measure(
         Path | None, typer.Option("--extend", help="A bank whose cells are taken over.")
     ] = None,
     cache_megabytes: CacheOption = None,
+    memory_gb: MemoryOption = None,
     name: NameOption = None,
     *,
     here: HereOption = False,
@@ -92,6 +97,7 @@ def measure(
         seed=seed,
         extend=None if extend is None else bank_name(extend),
         cache_megabytes=cache_megabytes,
+        memory_gb=memory_gb,
         name=name,
     )
     title = f"blocks {blocks or 'all'} at {rates}"
@@ -130,7 +136,7 @@ def finetune(
     model: Annotated[str, typer.Option("--model", "--student", help="The student folder to finetune.")],
     preset: Annotated[
         str | None,
-        typer.Option("--preset", help="1min, 10min or overnight (embedded model on two CPU cores)."),
+        typer.Option("--preset", help="1min, 10min, overnight (embedded model, CPU); 24gb (Wan2.1 1.3B)."),
     ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="lora, maps (feature maps alone) or full.")
@@ -163,6 +169,7 @@ def finetune(
     width: WidthOption = None,
     seed: SeedOption = None,
     cache_megabytes: CacheOption = None,
+    memory_gb: MemoryOption = None,
     name: NameOption = None,
     *,
     gradient_checkpointing: Annotated[
@@ -199,6 +206,7 @@ def finetune(
         width=width,
         seed=seed,
         cache_megabytes=cache_megabytes,
+        memory_gb=memory_gb,
         name=name,
         gradient_checkpointing=gradient_checkpointing or None,
     )

@@ -43,6 +43,7 @@ class MeasureConfig(StrictModel):
         patience: a cell stops early after so many updates without a lower smoothed loss; None takes them all.
         extend: a bank folder whose cells are taken over, unless they are measured again.
         cache_megabytes: bound on all cached trajectories of the workspace.
+        memory_gb: use at most so much of the GPU, in 1e9 bytes; the teacher is offloaded where it must be.
     """
 
     model: str = "embedded"
@@ -68,6 +69,7 @@ class MeasureConfig(StrictModel):
     patience: Annotated[int, Field(ge=10)] | None = None
     extend: str | None = None
     cache_megabytes: Annotated[int, Field(ge=1)] = 1024
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
     name: Annotated[str, Field(max_length=200)] = ""
 
 

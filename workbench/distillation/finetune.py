@@ -22,6 +22,7 @@ from workbench.distillation.finetune_config import FinetuneConfig, check_finetun
 from workbench.distillation.finetuned import Findings, save_finetuned
 from workbench.distillation.lessons import Exam, FlowLesson, Lesson, TeacherLesson
 from workbench.distillation.prompts import PromptSplit, choose_prompts
+from workbench.distillation.room import require_room
 from workbench.distillation.team import Team
 from workbench.distillation.trajectories import TrajectoryCache
 from workbench.errors import Diverged
@@ -66,6 +67,7 @@ def finetune(model: LoadedModel, config: FinetuneConfig, workspace: Workspace, *
     velocity.
     """
     student = check_finetune(config)
+    require_room(model, config, student.plan)
     if config.sample_prompt:
         check_prompt(model, config.sample_prompt)
     team = Team(model.device)

@@ -45,6 +45,8 @@ class FinetuneConfig(StrictModel):
         gradient_checkpointing: trades time for memory.
         sample_prompt: of the clip that is made when the user asks for a sample; empty takes a held-out one.
         cache_megabytes: bound on trajectories and encoded clips kept in the workspace.
+        memory_gb: use at most so much of the GPU, in 1e9 bytes, its context included; enforced on a larger
+            card too, so that what works here works on a card of that size.
     """
 
     model: str
@@ -73,6 +75,7 @@ class FinetuneConfig(StrictModel):
     gradient_checkpointing: bool = False
     sample_prompt: Annotated[str, Field(max_length=10_000)] = ""
     cache_megabytes: Annotated[int, Field(ge=1)] = 1024
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
     name: Annotated[str, Field(max_length=200)] = ""
 
     @property
@@ -97,8 +100,21 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "1min": {"updates": 40, "num_prompts": 4, "num_held_out": 2, "steps": 4, "ema": 0.9},
     "10min": {"updates": 500, "num_prompts": 16, "num_held_out": 4, "steps": 8},
     "overnight": {"updates": 30_000, "num_prompts": 192, "num_held_out": 16, "steps": 8, "ema": 0.999},
+    "24gb": {
+        "method": "lora",
+        "objective": "teacher",
+        "updates": 500,
+        "accumulate": 2,
+        "num_prompts": 48,
+        "num_held_out": 4,
+        "steps": 8,
+        "gradient_checkpointing": True,
+        "memory_gb": 22.0,
+        "cache_megabytes": 8192,
+    },
 }
-"""Named choices of settings, by about how long they take with the embedded model on two CPU cores."""
+"""Named choices of settings: the first three by about how long they take with the embedded model on two CPU
+cores; "24gb" is for Wan2.1 1.3B at 81×480×832 on one GPU of 24 GB, from prompts alone."""
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@
     capture ── what each head does    surgery ─── plan + bank → student folder
     measure ── cells → bank           finetune ── student → better student
     sensitivity ─ each cell's effect  compare ─── teacher and student, same prompt and seed
-                                      study ───── all of it, in order
+    synthesize ── clips to train on   study ───── all of it, in order
 
 The app, the notebooks and the command line call these functions; a job calls them through `steps.STEPS`.
 """
@@ -12,16 +12,21 @@ The app, the notebooks and the command line call these functions; a job calls th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench import capture as capturing
-from workbench import comparison, distillation, evaluation, planning, sampling, surgery
+from workbench import comparison, data, distillation, evaluation, models, planning, sampling, surgery
 from workbench.comparison import plan_clip
+from workbench.errors import InputError
 from workbench.evaluation import operator_times
 from workbench.types import Reporter, SilentReporter
 from workbench.workspace import Workspace
+
+NOTABLE_BYTES = 2e9
+"""Estimated memory from which a model's placement is worth a sentence."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,23 @@ class Made:
         return {self.kind: str(self.path), **self.figures}
 
 
+def _open(
+    name: str, reporter: Reporter, placement: models.PlacementConfig | None = None
+) -> models.LoadedModel:
+    """Open a model; of one that is not small, say before loading what memory it is estimated to need."""
+    reporter.stage("loading the model", 1)
+    with suppress(InputError):
+        facts = surgery.open_facts(name)[0]
+        found = models.plan_placement(facts.source or facts.name, config=placement)
+        if found.device_peak > NOTABLE_BYTES:
+            reporter.note(found.sentence(facts.name, facts.default_size))
+    return surgery.open_model(name, placement=placement)
+
+
 def generate(config: sampling.GenerateConfig, workspace: Workspace, reporter: Reporter | None = None) -> Made:
     """Sample one clip from a model or a student folder."""
     reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
+    model = _open(config.model, reporter)
     sample = sampling.sample(model, config, reporter=reporter)
     clip = sampling.save_clip(sample, config, workspace, model=model)
     figures = {
@@ -54,8 +71,7 @@ def generate(config: sampling.GenerateConfig, workspace: Workspace, reporter: Re
 def capture(config: capturing.CaptureConfig, workspace: Workspace, reporter: Reporter | None = None) -> Made:
     """Record reduced attention statistics of every block and head in a real sampling run."""
     reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
+    model = _open(config.model, reporter)
     return Made("profile", capturing.run(model, config, workspace, reporter=reporter), {})
 
 
@@ -64,8 +80,7 @@ def measure(
 ) -> Made:
     """Distil the feature maps of the chosen cells and measure each cell's error, into a bank."""
     reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
+    model = _open(config.model, reporter, models.PlacementConfig(memory_gb=config.memory_gb))
     folder = distillation.measure(model, config, workspace, reporter=reporter)
     return Made("bank", folder, {"distillation": distillation_figures(planning.load_bank(folder))})
 
@@ -110,8 +125,7 @@ def finetune(
 ) -> Made:
     """Adapt a whole student to its teacher, or to captioned clips; makes a new student folder."""
     reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
+    model = _open(config.model, reporter, models.PlacementConfig(memory_gb=config.memory_gb))
     folder = distillation.finetune(model, config, workspace, reporter=reporter)
     return Made("student", folder, {"finetuning": distillation.finetune_figures(folder)})
 
@@ -121,8 +135,7 @@ def measure_sensitivity(
 ) -> Made:
     """Install each cell of a bank alone and measure what it does to the velocity; kept with the bank."""
     reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
+    model = _open(config.model, reporter)
     path = distillation.measure_sensitivity(model, config, workspace, reporter=reporter)
     found = distillation.read_sensitivity(path)
     return Made("sensitivity", path, found.model_dump(mode="json", exclude={"config", "schema_version"}))
@@ -145,9 +158,16 @@ def time_operators(
 ) -> Made:
     """Measure the milliseconds of every operator on this device."""
     reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
+    model = _open(config.model, reporter)
     return Made("times", operator_times.time_operators(model, config, workspace, reporter=reporter), {})
+
+
+def synthesize(config: data.SynthesizeConfig, workspace: Workspace, reporter: Reporter | None = None) -> Made:
+    """Make captioned clips with a model, for training by flow matching."""
+    reporter = reporter or SilentReporter()
+    model = _open(config.model, reporter)
+    folder = data.synthesize(model, config, workspace, reporter=reporter)
+    return Made("dataset", folder, {"num_clips": config.num})
 
 
 def evaluate(
@@ -155,8 +175,7 @@ def evaluate(
 ) -> Made:
     """Judge a model's clips of a suite of prompts from their pixels."""
     reporter = reporter or SilentReporter()
-    reporter.stage("loading the model", 1)
-    model = surgery.open_model(config.model)
+    model = _open(config.model, reporter)
     folder = evaluation.evaluate(model, config, workspace, reporter=reporter)
     return Made("evaluation", folder, evaluation.load(folder))
 

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from workbench import capture as capturing
-from workbench import comparison, distillation, evaluation, models, operators, planning, sampling, surgery
+from workbench import (
+    comparison,
+    data,
+    distillation,
+    evaluation,
+    models,
+    operators,
+    planning,
+    sampling,
+    surgery,
+)
 from workbench.comparison import plan_clip
 from workbench.errors import InputError
 from workbench.evaluation import operator_times
@@ -25,6 +35,7 @@ from workbench.workflow.flow import (
     measure,
     measure_sensitivity,
     render,
+    synthesize,
     time_operators,
 )
 from workbench.workflow.study import StudyConfig, study
@@ -115,6 +126,10 @@ def _check_study(config: StudyConfig) -> None:
     _check_rates(config)
 
 
+def _check_synthesis(config: data.SynthesizeConfig) -> None:
+    data.check_synthesis(config)
+
+
 def _check_finetuning(config: distillation.FinetuneConfig) -> None:
     distillation.check_finetune(config)
 
@@ -133,6 +148,7 @@ STEPS: dict[str, Step] = {
     "measure": Step(distillation.MeasureConfig, measure, _check_measuring),
     "sensitivity": Step(distillation.SensitivityConfig, measure_sensitivity, _check_sensitivity),
     "surgery": Step(surgery.SurgeryConfig, build_student, _check_surgery),
+    "synthesize": Step(data.SynthesizeConfig, synthesize, _check_synthesis),
     "finetune": Step(distillation.FinetuneConfig, finetune, _check_finetuning),
     "compare": Step(comparison.CompareConfig, compare, _check_comparison),
     "render": Step(plan_clip.RenderConfig, render, _check_render),
