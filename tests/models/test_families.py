@@ -11,6 +11,8 @@ import torch
 
 from tests.banks import write_bank
 from tests.models.families import FAMILIES, save_family
+from workbench.capture import CaptureConfig
+from workbench.capture import check as check_capture
 from workbench.errors import InputError
 from workbench.models import load_model, model_facts
 from workbench.models.folder import read_footprint
@@ -101,6 +103,8 @@ def test_cost_and_sizes_are_known_and_surgery_works_or_says_why(folder: Path, tm
     if facts.num_transformers == 2:
         with pytest.raises(InputError, match="has two transformers, one for early and one for late steps"):
             install(model, plan, bank)
+        with pytest.raises(InputError, match="capturing watches models with one"):
+            check_capture(CaptureConfig(model=str(folder), prompt="a red ball"), facts)
         return
     seen: list[int] = []
     with observe(model, lambda block, query, key, value, context: seen.append(context.grid.num_tokens)):
