@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_FLAGS ?= -n 2 --dist loadfile
 
-.PHONY: app lab setup test test-slow test-gpu lint browser clean
+.PHONY: app lab pages setup test test-slow test-gpu lint browser clean
 .DELETE_ON_ERROR:
 
 app: $(STAMP)
@@ -13,6 +13,10 @@ app: $(STAMP)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
+
+# The notebooks as HTML that works offline, in build/notebooks.
+pages: $(STAMP)
+	$(BIN)/python -m workbench.widgets.pages
 
 setup: $(STAMP)
 

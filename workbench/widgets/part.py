@@ -7,8 +7,11 @@ so a notebook asks no other host for anything.
 from __future__ import annotations
 
 import base64
+import html
+import json
 import mimetypes
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -70,6 +73,27 @@ export default { render };
 """
 
 
+STILL = """
+const on = {};
+const model = {
+  get: name => STATE[name],
+  set: (name, value) => { STATE[name] = value; },
+  save_changes: () => {},
+  on: (name, act) => (on[name] ??= []).push(act),
+  send: ({ call, question, ticket }) => {
+    const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+    const found = STATE.canned.find(([name, asked]) =>
+      name === call && Object.entries(asked).every(([key, value]) => same(question[key], value)));
+    const answer = found ? found[2] : { error: 'This page is still; run the notebook to ask for more.' };
+    (on['msg:custom'] ?? []).forEach(act => act({ ticket, answer }));
+  },
+};
+render({ model, el: document.getElementById('part') });
+"""
+STILL_ENVIRONMENT = "WORKBENCH_STILL"
+"""When set, widgets are shown as pages without Python: for notebooks that become documents."""
+
+
 class PartWidget(anywidget.AnyWidget):
     """A part, or several that share one selection.
 
@@ -78,6 +102,7 @@ class PartWidget(anywidget.AnyWidget):
         props: what each part is given: `{part: {"value": ...}}`.
         answers: what a part may ask: function name → question (a dict) → answer (a dict).
         arrangement: how several parts stand, a class of `widgets.css`.
+        still: questions (function name, question) that a page without Python answers as well.
 
     Attributes:
         props: as given; changes of the user are written back to it.
@@ -92,8 +117,10 @@ class PartWidget(anywidget.AnyWidget):
         props: Mapping[str, Mapping[str, Any]],
         answers: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
         arrangement: str = "",
+        still: Sequence[tuple[str, dict[str, Any]]] = (),
     ) -> None:
         self._answers = dict(answers or {})
+        self._still = list(still)
         self._told: list[Callable[[str], None]] = []
         mounts = ", ".join(f"['{part}', {part}_module.mount]" for part in parts)
         script = inline_modules([f"components/{part}.js" for part in parts])
@@ -109,6 +136,29 @@ class PartWidget(anywidget.AnyWidget):
     def on_event(self, act: Callable[[str], None]) -> None:
         """Call `act(event)` whenever a part tells of something, such as `paint`."""
         self._told.append(act)
+
+    def page(self) -> str:
+        """Return the part as an HTML document that needs no Python: the questions of `still` are answered."""
+        canned = [[name, question, self._answers[name](question)] for name, question in self._still]
+        state = {"props": self.props, "arrangement": self.arrangement, "canned": canned}
+        data = json.dumps(state, allow_nan=False).replace("<", "\\u003c")
+        return (
+            f'<!doctype html><meta charset="utf-8"><title>Workbench</title><style>{self._css}</style>'
+            '<body class="workbench"><div id="part"></div><div class="toasts"></div>'
+            f'<script type="module">{self._esm.replace("export default { render };", "")}\n'
+            f"const STATE = {data};\n{STILL}</script>"
+        )
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        if os.environ.get(STILL_ENVIRONMENT):
+            frame = (
+                f'<iframe srcdoc="{html.escape(self.page(), quote=True)}" title="Workbench" '
+                'style="width:100%;height:640px;border:0" '
+                "onload=\"this.style.height = this.contentDocument.documentElement.scrollHeight + 8 + 'px'\">"
+                "</iframe>"
+            )
+            return {"text/html": frame, "text/plain": repr(self)}
+        return super()._repr_mimebundle_(**kwargs)
 
     def _receive(self, _: Any, content: Mapping[str, Any], __: Any) -> None:
         if "event" in content:
