@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -95,7 +95,11 @@ AnyFeatureMapSpec = PolynomialSpec | HedgehogSpec | ElementwiseSpec
 
 
 class FeatureMap(nn.Module):
-    """Base of the modules: [B, N, H, D] to non-negative features [B, N, H, F] in the same dtype."""
+    """Base of the modules: [B, N, H, D] to non-negative features [B, N, H, F] in the same dtype.
+
+    Called without states it returns `kernel_parameters`. Offloading brings the weights to the device around a
+    call of their module alone, so who wants them asks by calling it.
+    """
 
     log_scale: nn.Parameter
 
@@ -103,8 +107,18 @@ class FeatureMap(nn.Module):
         super().__init__()
         self.log_scale = nn.Parameter(torch.full((num_heads,), math.log(start_scale)))
 
+    def forward(self, states: Tensor | None) -> Any:
+        return self.kernel_parameters() if states is None else self.features(states)
+
+    def features(self, states: Tensor) -> Tensor:
+        """Return the features of states."""
+        raise NotImplementedError
+
     def kernel_parameters(self) -> MapParameters | None:
-        """Return the parameters where `kernels` evaluates this map itself, else None."""
+        """Return the parameters where `kernels` evaluates this map itself, else None.
+
+        They are views, which stay where they are when offloading takes the parameters away again.
+        """
         return None
 
     def scaled(self, features: Tensor, like: Tensor) -> Tensor:
@@ -130,17 +144,17 @@ class PolynomialMap(FeatureMap):
         if spec.layers != 2 or spec.degree > KERNEL_DEGREE or spec.positivity not in KERNEL_POSITIVITIES:
             return None
         return MapParameters(
-            weight_1=self.get_parameter("weight_1"),
-            bias_1=self.get_parameter("bias_1"),
-            weight_2=self.get_parameter("weight_2"),
-            bias_2=self.get_parameter("bias_2"),
-            log_scale=self.log_scale,
+            weight_1=_view(self.get_parameter("weight_1")),
+            bias_1=_view(self.get_parameter("bias_1")),
+            weight_2=_view(self.get_parameter("weight_2")),
+            bias_2=_view(self.get_parameter("bias_2")),
+            log_scale=_view(self.log_scale),
             degree=spec.degree,
             activation=spec.activation,
             positivity=spec.positivity,  # type: ignore[arg-type]
         )
 
-    def forward(self, states: Tensor) -> Tensor:
+    def features(self, states: Tensor) -> Tensor:
         parameters = self.kernel_parameters()
         if parameters is not None:
             return apply_feature_map(states, parameters)
@@ -163,7 +177,7 @@ class HedgehogMap(FeatureMap):
         super().__init__(shape.num_heads, start_scale=spec.start_scale)
         self.weight_1 = nn.Parameter(torch.eye(shape.head_dim).repeat(shape.num_heads, 1, 1))
 
-    def forward(self, states: Tensor) -> Tensor:
+    def features(self, states: Tensor) -> Tensor:
         mapped = torch.einsum("bnhi,hio->bnho", states, self.weight_1.to(states.dtype))
         wide = mapped.to(torch.promote_types(mapped.dtype, torch.float32))
         return self.scaled(torch.cat([wide.softmax(dim=-1), (-wide).softmax(dim=-1)], dim=-1), states)
@@ -176,7 +190,7 @@ class ElementwiseMap(FeatureMap):
         super().__init__(shape.num_heads, start_scale=spec.start_scale)
         self.spec = spec
 
-    def forward(self, states: Tensor) -> Tensor:
+    def features(self, states: Tensor) -> Tensor:
         wide = states.to(torch.promote_types(states.dtype, torch.float32))
         if self.spec.kind == "elu":
             return self.scaled(F.elu(wide) + 1, states)
@@ -192,6 +206,10 @@ def build_feature_map(spec: AnyFeatureMapSpec, shape: HeadShape, *, generator: t
     if isinstance(spec, HedgehogSpec):
         return HedgehogMap(spec, shape)
     return ElementwiseMap(spec, shape)
+
+
+def _view(parameter: Tensor) -> Tensor:
+    return parameter.view_as(parameter)
 
 
 def _positive(wide: Tensor, positivity: str) -> Tensor:

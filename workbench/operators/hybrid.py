@@ -108,7 +108,7 @@ class HybridAttention(FeatureOperator):
                 return torch.zeros_like(value)
             nothing = query.new_zeros(*query.shape[:3], 1)
             return self._attend(query, key, value, nothing, nothing)
-        query_map, key_map = self.query_map.kernel_parameters(), self.key_map.kernel_parameters()
+        query_map, key_map = self.query_map(None), self.key_map(None)
         if query_map is None or key_map is None:
             return self._attend(query, key, value, self.query_map(query), self.key_map(key))
         return hybrid_attention_from_maps(
