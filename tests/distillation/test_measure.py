@@ -10,9 +10,12 @@ import torch
 
 from workbench.distillation import MeasureConfig, measure
 from workbench.distillation.cells import CellTrainer
+from workbench.distillation.ship import halve
 from workbench.errors import InputError, Paused
 from workbench.models import LoadedModel
+from workbench.planning import parse_assign
 from workbench.planning.bank import Bank, load_bank
+from workbench.surgery import install, installed
 from workbench.types import CheckpointState, SilentReporter
 from workbench.workspace import Workspace
 
@@ -212,3 +215,23 @@ def test_a_damaged_trajectory_is_sampled_again(micro_model: LoadedModel, workspa
     path: Path = sorted(workspace.folder("cache").iterdir())[0]
     path.write_bytes(path.read_bytes()[:-100])
     assert all(torch.equal(weights(first)[n], t) for n, t in weights(run(micro_model, workspace)).items())
+
+
+def test_a_bank_ships_in_half_precision_with_the_errors_of_what_is_reloaded(
+    micro_model: LoadedModel, workspace: Workspace, tmp_path: Path
+) -> None:
+    bank = run(micro_model, workspace)
+    settings = {**SMALL, "num_held_out": 2, "queries": 32}
+    config = MeasureConfig(**settings)  # type: ignore[arg-type]
+    shipped = halve(bank, tmp_path / "shipped", micro_model, config, workspace, reporter=Recording())
+    sizes = [
+        sum(path.stat().st_size for path in one.folder.rglob("*.safetensors")) for one in (shipped, bank)
+    ]
+    assert set(shipped.cells) == set(bank.cells) and sizes[0] < 0.6 * sizes[1]
+    for key, cell in bank.cells.items():
+        halved = shipped.cells[key]
+        assert halved.error == pytest.approx(cell.error, rel=0.05) and halved.error != cell.error
+        assert (halved.error_off, halved.losses) == (cell.error_off, cell.losses)
+    plan = parse_assign("0:R4,2:linear", micro_model.facts)
+    install(micro_model, plan, shipped)
+    assert installed(micro_model) is not None

@@ -158,6 +158,10 @@ class CellTrainer:
         """Return copies of the operator's weights by name."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self.operator.state_dict().items()}
 
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take weights by name; what counts as undistilled stays the weights of the start."""
+        self.operator.load_state_dict(dict(weights))
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, float | None]]:
         """Return tensors and numbers from which `restore` goes on exactly."""
         tensors = {"vector": self._vector.detach().clone()}

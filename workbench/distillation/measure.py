@@ -91,6 +91,7 @@ class Distillation:
         self.losses: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self.seconds: dict[str, float] = defaultdict(float)
         self.errors: dict[str, CellErrors] = defaultdict(CellErrors)
+        self.whole_seconds = 0.0
         for block, spec in team.share([(block, spec) for block in plan.blocks for spec in plan.specs]):
             name = cell_name(block, spec)
             operator = build(spec, model.facts, seed=config.seed * 1000 + block).to(model.device)
@@ -123,7 +124,9 @@ class Distillation:
                 reporter.note(f"No cell gains any more after {visit:,} of {self.num_visits:,} states.")
                 break
             trajectory, step, branch = states[int(order[place])]
+            begun = time.perf_counter()
             metrics = self._visit(trajectory, step, branch, visit, reporter)
+            self.whole_seconds += time.perf_counter() - begun
             reporter.step(visit + 1, state=functools.partial(self._state, visit + 1), **metrics)
 
     def evaluate(self, trajectories: Sequence[Trajectory], reporter: Reporter) -> None:
@@ -140,8 +143,10 @@ class Distillation:
 
             generator = torch.Generator().manual_seed(self.config.seed + 1_000_003 * done)
             branch = branches[(index + step) % len(branches)]
+            begun = time.perf_counter()
             with self._watch(look, queries=HELD_OUT_QUERIES, parts=1, generator=generator):
                 velocity(self.model, trajectory, step=step, branch=branch)
+            self.whole_seconds += time.perf_counter() - begun
             reporter.step(done)
 
     def result(self, block: int, trainer: CellTrainer) -> CellResult:
@@ -259,6 +264,7 @@ class Distillation:
             "numbers": numbers,
             "losses": {name: [list(point) for point in points] for name, points in self.losses.items()},
             "seconds": dict(self.seconds),
+            "whole_seconds": self.whole_seconds,
         }
         return CheckpointState(tensors, meta)
 
@@ -279,6 +285,7 @@ class Distillation:
         for name, points in meta["losses"].items():
             self.losses[name] = [(int(step), float(loss)) for step, loss in points]
         self.seconds.update(meta["seconds"])
+        self.whole_seconds = float(meta["whole_seconds"])
         return int(meta["visit"])
 
 
