@@ -162,7 +162,7 @@ def _mean(
     if not values:
         return None
     low, high = bootstrap_interval(values)
-    return {"mean": float(np.mean(values)), "low": low, "high": high}
+    return {"mean": float(np.mean(values)), "low": low, "high": high, "prompts": len(values)}
 
 
 def _beside(record: SuiteRecord, runs: Sequence[Run]) -> dict[str, Any]:

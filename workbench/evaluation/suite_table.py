@@ -68,6 +68,8 @@ def _attribute_row(name: str, models: list[dict[str, Any]], blanks: int) -> list
 def _interval(value: Mapping[str, float] | None, digits: int) -> str:
     if value is None:
         return ""
+    if value["prompts"] < 2:
+        return f"{value['mean']:.{digits}f}"
     return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
