@@ -25,8 +25,8 @@ def table(document: Mapping[str, Any]) -> str:
         f"{count} clips a model ({len(document['prompts'])} prompts, "
         f"{len(document['config']['seeds'])} seeds). In brackets: the 95 % interval; after Δ: the paired "
         "difference from the first model with its interval. The last columns are noise floors of the first "
-        "model: differences no larger than these mean nothing. VBench-like measures need no weights and are "
-        "no VBench scores."
+        "model: a difference no larger than that of another precision means nothing, one as large as that of "
+        "another seed leaves only the prompt in common. VBench-like measures are no VBench scores."
     )
     return "\n".join([text, "", *notes, "", reading, ""])
 
