@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from workbench.benchmarks import wan_forward
+from workbench.benchmarks import wan_forward, wan_tables
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,24 @@ def test_every_part_left_rows(result):
     assert {row["query_stride"] for row in result["capture"]} == {1, 4}
     assert result["bank_update"][0]["stopped"] == 0
     assert {row["operator"] for row in result["lengths"]} == {"dense", "R8", "ReHyAt T3o1"}
+
+
+def test_the_page_shows_every_part(result, tmp_path):
+    source, page = tmp_path / "wan.json", tmp_path / "wan.md"
+    source.write_text(json.dumps(result))
+    wan_tables.main(["--results", str(source), "--page", str(page)])
+    text = page.read_text()
+    assert text.count("tiny wan2.1-t2v-1.3b") > 12
+    for title in (
+        "Forward",
+        "What a dense block spends",
+        "Denoising",
+        "Capturing",
+        "One update",
+        "Over clip",
+    ):
+        assert f"## {title}" in text
+    assert source.with_suffix(".svg").read_text().count("<polyline") == 3
 
 
 def test_rows_of_another_machine_are_not_mixed(result, tmp_path):
