@@ -38,7 +38,7 @@ class Segments:
 class Rows:
     """Hold what the kernel found for every query of some heads, [rows, queries, ...] in fp32, normalised."""
 
-    log_sum_exp: Tensor
+    own: Tensor
     entropy: Tensor
     segments: Tensor
     distances: Tensor
@@ -98,7 +98,7 @@ def measure_rows(
     count = triton.cdiv(tokens, query_stride)
     shape = (cut.groups, len(rows), count)
     new = query.new_empty
-    shift, moment = new(shape, dtype=torch.float32), new(shape, dtype=torch.float32)
+    own, shift, moment = (new(size, dtype=torch.float32) for size in (shape[1:], shape, shape))
     segments = new(*shape, cut.columns, dtype=torch.float32)
     discs = new(*shape, DISCS, dtype=torch.float32)
     lse = shift if log_sum_exp is None else log_sum_exp
@@ -106,6 +106,7 @@ def measure_rows(
         query,
         key,
         lse,
+        own,
         shift,
         moment,
         segments,
@@ -137,7 +138,9 @@ def measure_rows(
         num_warps=tiles.warps,
         num_stages=tiles.stages,
     )
-    return _normalize(shift * math.log(2), moment * math.log(2), segments, discs[..., : edges_of(grid)])
+    for part in (own, shift, moment):
+        part *= math.log(2)
+    return _normalize(own, shift, moment, segments, discs[..., : edges_of(grid)])
 
 
 def edges_of(grid: tuple[int, int, int]) -> int:
@@ -146,7 +149,7 @@ def edges_of(grid: tuple[int, int, int]) -> int:
     return sum(edge < diagonal for edge in EDGES)
 
 
-def _normalize(shift: Tensor, moment: Tensor, segments: Tensor, discs: Tensor) -> Rows:
+def _normalize(own: Tensor, shift: Tensor, moment: Tensor, segments: Tensor, discs: Tensor) -> Rows:
     """Bring all groups to one log-sum-exp; natural logarithms in and out."""
     mass = segments.sum(dim=-1)
     log_sum_exp = torch.logsumexp(shift + mass.log(), dim=0)
@@ -157,7 +160,8 @@ def _normalize(shift: Tensor, moment: Tensor, segments: Tensor, discs: Tensor) -
     within = torch.nn.functional.pad(within, (1, 0))
     within = torch.nn.functional.pad(within, (0, 1), value=1.0)
     distances = torch.diff(within, dim=-1).clamp_min(0)
-    return Rows(log_sum_exp, entropy, segments.permute(1, 2, 0, 3).flatten(2), distances)
+    columns = segments.permute(1, 2, 0, 3).flatten(2)
+    return Rows(torch.exp(own - log_sum_exp), entropy, columns, distances)
 
 
 def attention_stats_triton(
@@ -200,7 +204,7 @@ def attention_stats_triton(
         entropies.append(found.entropy.mean(dim=1))
         sums.append(torch.matmul(sources.T, found.segments))
         distances.append(found.distances.mean(dim=1))
-        own.append(_own_mass(query, key, found.log_sum_exp, query_stride, rows))
+        own.append(found.own.mean(dim=1))
 
     def by_head(parts: list[Tensor]) -> Tensor:
         return torch.cat(parts).unflatten(0, (batch, heads))
@@ -218,17 +222,6 @@ def attention_stats_triton(
         rows=_rows(query, key, row_queries),
         tokens=tokens,
     )
-
-
-def _own_mass(query: Tensor, key: Tensor, log_sum_exp: Tensor, stride: int, rows: range) -> Tensor:
-    """Return the mean mass of queries on their own token, [rows]."""
-    heads = query.shape[2]
-    parts = []
-    for index, row in enumerate(rows):
-        batch, head = divmod(row, heads)
-        own = (query[batch, ::stride, head].float() * key[batch, ::stride, head].float()).sum(dim=-1)
-        parts.append(torch.exp(own / math.sqrt(query.shape[-1]) - log_sum_exp[index]).mean())
-    return torch.stack(parts)
 
 
 def _rows(query: Tensor, key: Tensor, row_queries: tuple[int, ...]) -> Tensor:

@@ -136,6 +136,7 @@ def stats_kernel(
     query,
     key,
     log_sum_exp,
+    own_out,
     shift_out,
     moment_out,
     segments_out,
@@ -173,10 +174,10 @@ def stats_kernel(
 ):
     """Write, for one tile of queries and one group of frames, sums under ``shift``, not normalised.
 
-    In fp32: shift and moment [groups, rows, count]; segments [groups, rows, count, SEGMENTS]; discs [groups,
-    rows, count, DISCS], mass within each distance. Query i is token i * stride; row is batch * H + head, less
-    ``first_row`` in the outputs. Segment s of a group holds the keys with (frame - first frame) + (pooled bin
-    - first bin) = s.
+    In fp32: own [rows, count], the score of a query and its own key; shift and moment [groups, rows, count];
+    segments [groups, rows, count, SEGMENTS]; discs [groups, rows, count, DISCS], mass within each distance.
+    Query i is token i * stride; row is batch * H + head, less ``first_row`` in the outputs. Segment s of a
+    group holds the keys with (frame - first frame) + (pooled bin - first bin) = s.
     """
     row = tl.program_id(1) + first_row
     group = tl.program_id(2)
@@ -188,6 +189,10 @@ def stats_kernel(
     d = tl.arange(0, D)
     q = tl.load(query + batch * query_b + head * query_h + token[:, None] * query_n + d[None, :])
     keys = key + batch * key_b + head * key_h
+    if group == 0:
+        same = tl.load(keys + token[:, None] * key_n + d[None, :]).to(tl.float32)
+        own = tl.sum(q.to(tl.float32) * same, axis=1) * scale
+        tl.store(own_out + tl.program_id(1).to(tl.int64) * count + index, own, mask=valid)
     if HAS_LSE:
         shift = tl.load(log_sum_exp + batch * lse_b + head * lse_h + token * lse_n).to(tl.float32)
         shift *= 1.4426950408889634

@@ -12,6 +12,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "kernels.md"
 PLOT = DOCS / "results" / "hybrid_attention.svg"
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+GRADIENT_WAYS = "hybrid_attention_gradients.json"
 RATES = {2: "R2", 4: "R4", 8: "R8", None: "linear"}
 COLOURS = {2: "#8a5cd0", 4: "#3b6fd4", 8: "#1f9d8b", None: "#c7682b"}
 TITLES = {"forward": "forward", "distillation": "forward + gradient of the maps", "backward": "full backward"}
@@ -138,6 +139,18 @@ def plain_table(rows: list[Row], columns: dict[str, str]) -> str:
     return table(list(columns.values()), [[str(row[name]) for name in columns] for row in rows])
 
 
+def gradient_ways(result: Row) -> list[str]:
+    """Tabulate the ways to a map's gradient, milliseconds."""
+    names = {"one_pass": "one pass", "split_products": "split products", "distillation_R4": "step R4"}
+    names |= {
+        "distillation_R8": "step R8",
+        "distillation_linear": "step linear",
+        "backward_R8": "backward R8",
+    }
+    title = "### On a GPU: ways to a map's gradient, ms"
+    return [title, source(result, GRADIENT_WAYS), plain_table(result["gradients"], names)]
+
+
 def generated() -> str:
     """Write everything between the markers."""
     main, again = load("hybrid_attention.json"), load("hybrid_attention_again.json")
@@ -156,20 +169,22 @@ def generated() -> str:
         f"{name}: {tokens:,}" for name, tokens in crossover["crossover_tokens"].items() if tokens
     )
     parts += [f"Faster than dense from (tokens, sizes doubled from 256): {found}."]
-    names = {"n": "tokens", "query_stride": "query stride", "log_sum_exp_given": "log-sum-exp given"}
+    if (DOCS / "results" / GRADIENT_WAYS).exists():
+        parts += gradient_ways(load(GRADIENT_WAYS))
+    names = {
+        "n": "tokens",
+        "impl": "impl",
+        "query_stride": "query stride",
+        "log_sum_exp_given": "log-sum-exp given",
+    }
     names |= {"ms": "ms", "dense_ms": "dense ms", "times_dense": "times dense"}
     for name in ("attention_stats.json", "attention_stats_cpu.json"):
         stats = load(name)
         parts += [f"### Attention statistics: {stats['hardware']['device']}", source(stats, name)]
         parts += [plain_table(stats["rows"], names)]
     targets = load("hybrid_attention_targets.json")
-    columns = {
-        "capability": "target",
-        "kernel": "kernel",
-        "shared_kib": "shared KiB",
-        "registers": "registers",
-    }
-    columns |= {"stack_bytes": "spilled bytes a thread", "limit_kib": "limit KiB"}
+    columns = {"capability": "target", "kernel": "kernel", "warps": "warps", "shared_kib": "shared KiB"}
+    columns |= {"limit_kib": "of KiB", "registers": "registers", "stack_bytes": "spilled bytes a thread"}
     parts += ["### Other generations: compiled, not timed", plain_table(targets["rows"], columns)]
     return "\n\n".join(parts)
 

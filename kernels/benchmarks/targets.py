@@ -35,7 +35,7 @@ MAP = {
 }
 FP32 = {"log_scale", "weight", "denominator", "row_factor", "column_factor", "grad_scale_out", "grad_b1_out"}
 FP32 |= {"grad_b2_out", "mass", "grad_mass", "vector", "vector_out", "out", "log_sum_exp", "shift_out"}
-FP32 |= {"moment_out", "segments_out", "discs_out", "gate", "scale_row", "shift", "cosine", "sine"}
+FP32 |= {"own_out", "moment_out", "segments_out", "discs_out", "gate", "scale_row", "shift", "cosine", "sine"}
 FLOATS = {"inverse_count", "mass_floor", "factor", "eps"}
 STRIDE = re.compile(r"^\w+_[bnh]$")
 NOT_POINTERS = re.compile(
