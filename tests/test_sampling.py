@@ -12,6 +12,7 @@ import torch
 from workbench.errors import Cancelled, InputError
 from workbench.jobs.tensors import load_tensors
 from workbench.models import LoadedModel
+from workbench.models.memory import Free
 from workbench.sampling import GenerateConfig, sample, save_clip
 from workbench.types import SilentReporter
 from workbench.video import read_mp4
@@ -130,3 +131,34 @@ def test_bad_fields_are_named(changes: dict[str, Any], words: str) -> None:
 def test_a_cut_prompt_is_noted(micro_model: LoadedModel) -> None:
     made = sample(micro_model, CONFIG.model_copy(update={"prompt": "a red ball " * 30, "steps": 1}))
     assert made.notes == ("The prompt is too long: the first 16 of its 91 tokens were used.",)
+
+
+def test_a_decoder_that_runs_out_of_memory_does_not_lose_the_clip(
+    micro_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sample(micro_model, CONFIG)
+    codec: Any = micro_model.pipeline.vae
+    whole = codec.decode
+
+    def fail_once(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(codec, "decode", whole)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(codec, "decode", fail_once)
+    made = sample(micro_model, CONFIG)
+    assert codec.use_tiling and torch.equal(made.latents, expected.latents)
+    assert np.array_equal(made.frames, expected.frames)
+    assert made.notes == ("Decoding the clip at once ran out of memory; it was decoded in tiles.",)
+    monkeypatch.setattr(micro_model.transformer, "forward", fail_once)
+    with pytest.raises(torch.OutOfMemoryError):
+        sample(micro_model, CONFIG)
+
+
+def test_a_clip_that_cannot_fit_is_refused_before_any_step(
+    micro_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.models.placement.free_memory", lambda _: Free(1000.0, 1000.0))
+    with pytest.raises(
+        InputError, match=r"A clip of 9×48×32 needs about .* GB are free; choose fewer frames or"
+    ):
+        sample(micro_model, CONFIG)

@@ -133,20 +133,29 @@ def sample(
     reporter.stage("sampling", config.steps)
     started = time.monotonic()
     words = _words(model, config, prompt.text)
+    notes = [prompt.note] if prompt.note else []
     with watching:
-        output = model.pipeline(
-            **words,
-            height=config.height,
-            width=config.width,
-            num_frames=config.frames,
-            num_inference_steps=config.steps,
-            guidance_scale=config.guidance,
-            generator=torch.Generator("cpu").manual_seed(config.seed),
-            output_type="np",
-            callback_on_step_end=watch.on_step_end,
-            max_sequence_length=model.facts.text_tokens,
-        )
-    frames = np.round(np.asarray(output.frames[0]) * 255).clip(0, 255).astype(np.uint8)
+        try:
+            made = model.pipeline(
+                **words,
+                height=config.height,
+                width=config.width,
+                num_frames=config.frames,
+                num_inference_steps=config.steps,
+                guidance_scale=config.guidance,
+                generator=torch.Generator("cpu").manual_seed(config.seed),
+                output_type="np",
+                callback_on_step_end=watch.on_step_end,
+                max_sequence_length=model.facts.text_tokens,
+            ).frames
+        except torch.OutOfMemoryError:
+            if not watch.is_done or model.placement.tiling:
+                raise
+            made = None
+    if made is None:
+        made = _decode_in_tiles(model, watch.latents)
+        notes.append("Decoding the clip at once ran out of memory; it was decoded in tiles.")
+    frames = np.round(np.asarray(made[0]) * 255).clip(0, 255).astype(np.uint8)
     ended = time.monotonic()
     reporter.step(1)
     assert watch.latents is not None
@@ -155,8 +164,31 @@ def sample(
         latents=watch.latents[0].detach().cpu().clone(),
         seconds=ended - started,
         decode_seconds=ended - watch.last_step_at,
-        notes=(prompt.note,) if prompt.note else (),
+        notes=tuple(notes),
     )
+
+
+def _decode_in_tiles(model: LoadedModel, latents: Any) -> Any:
+    """Decode the last latents as the pipeline does, in tiles, now and from now on."""
+    import torch
+
+    pipeline: Any = model.pipeline
+    codec = pipeline.vae
+    codec.enable_tiling()
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    config = codec.config
+    shape = (1, config.z_dim, 1, 1, 1)
+    with torch.no_grad():
+        wide = latents.to(model.device, codec.dtype)
+        mean, std = (
+            torch.tensor(numbers).view(shape).to(wide)
+            for numbers in (config.latents_mean, config.latents_std)
+        )
+        video = codec.decode(wide / (1.0 / std) + mean, return_dict=False)[0]
+    frames = pipeline.video_processor.postprocess_video(video, output_type="np")
+    pipeline.maybe_free_model_hooks()
+    return frames
 
 
 def require_room(model: LoadedModel, size: ClipSize) -> None:
@@ -194,6 +226,7 @@ class _Watch:
         self.num_steps = num_steps
         self.on_latents = on_latents
         self.latents: Tensor | None = None
+        self.is_done = False
         self.last_step_at = 0.0
 
     def on_step_end(self, _: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +236,7 @@ class _Watch:
             self.on_latents(step, tensors["latents"])
         self.reporter.step(step + 1)
         if step + 1 == self.num_steps:
+            self.is_done = True
             self.reporter.stage("decoding", 1)
         return {}
 

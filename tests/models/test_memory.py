@@ -208,6 +208,26 @@ def test_choices_and_bounds_are_followed() -> None:
     )
 
 
+def test_a_large_model_is_not_put_on_a_cpu_in_silence() -> None:
+    name = "wan2.1-t2v-1.3b"
+    facts = model_facts(name)
+    placed = place(
+        model_footprint(name),
+        facts,
+        PlacementConfig(),
+        device="cpu",
+        bytes_each=4,
+        free=Free(64 * GB, 64 * GB),
+    )
+    assert (placed.offload, placed.passing_text) == ("none", True)
+    assert "GB of memory on the CPU, where it is slow" in placed.sentence(name, facts.default_size)
+    with pytest.raises(InputError, match="Model offload moves components to a GPU and there is none"):
+        place(
+            model_footprint(name), facts, PlacementConfig(offload="model"),
+            device="cpu", bytes_each=4, free=Free(64 * GB, 64 * GB),
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "device", "free", "words"),
     [

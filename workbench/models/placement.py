@@ -15,7 +15,15 @@ from workbench.errors import InputError
 from workbench.jobs.memory import memory_limit
 from workbench.models.facts import ModelFacts
 from workbench.models.footprint import Footprint
-from workbench.models.memory import LARGE_ENCODER, Free, Offload, decode_peak, forward_bytes, needs
+from workbench.models.memory import (
+    GROUPS_AT_ONCE,
+    LARGE_ENCODER,
+    Free,
+    Offload,
+    decode_peak,
+    forward_bytes,
+    needs,
+)
 from workbench.types import ClipSize, StrictModel
 
 if TYPE_CHECKING:
@@ -68,7 +76,7 @@ class Placement(NamedTuple):
         }
         extras = ways[self.offload] + (", decoded in tiles" if self.tiling else "")
         extras += ", the text encoder loaded for encoding alone" if self.passing_text else ""
-        where = "GPU memory" if self.device == "cuda" else "memory"
+        where = "GPU memory" if self.device == "cuda" else "memory on the CPU, where it is slow"
         return f"{name}: {clip} is estimated to need {self.device_peak / GIGA:.1f} GB of {where}{extras}."
 
 
@@ -148,13 +156,17 @@ def _hopeless(least: Placement, facts: ModelFacts, free: Free) -> str:
 
 
 def free_memory(device: torch.device) -> Free:
-    """Return the memory that is free now."""
+    """Return the memory that this process can have now: what torch keeps for later use counts as free."""
     import torch
 
     host = float(min(psutil.virtual_memory().available, memory_limit()))
     if device.type != "cuda":
         return Free(host, host)
-    return Free(float(torch.cuda.mem_get_info(device)[0]), host)
+    free, total = torch.cuda.mem_get_info(device)
+    mine = torch.cuda.memory_allocated(device)
+    kept = torch.cuda.memory_reserved(device) - mine
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total - mine
+    return Free(min(float(free + kept), allowed), host)
 
 
 def check_clip(
@@ -172,7 +184,9 @@ def check_clip(
         InputError: what is needed and what is free, before any work is done.
     """
     forward = forward_bytes(facts, size, bytes_each=bytes_each)
-    need = max(forward, decode_peak(footprint, size, tiling=placement.tiling))
+    one = bytes_each * footprint.transformer
+    moved = {"none": 0.0, "model": one, "group": GROUPS_AT_ONCE * one / facts.num_blocks}[placement.offload]
+    need = max(forward + moved, decode_peak(footprint, size, tiling=placement.tiling))
     if need > free.device:
         where = "GPU memory" if placement.device == "cuda" else "memory"
         raise InputError(
