@@ -127,11 +127,17 @@ class StudentCondition:
 
 @dataclass(frozen=True)
 class Variant:
-    """One choice of the feature map or the stabilizer, by the name that a table shows."""
+    """One choice of the feature map or the stabilizer, by the name that a table shows.
+
+    Attributes:
+        hybrid_only: it changes nothing in a linear cell, where no softmax branch stands beside the features:
+            their scale cancels, and there is nothing to stabilize.
+    """
 
     name: str
     feature_map: AnyFeatureMapSpec
     stabilizer: Stabilizer = "lse"
+    hybrid_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,12 @@ class CellsCondition:
     def run(self, lab: Laboratory) -> list[Row]:
         recipe = BankRecipe(rates=self.rates, blocks=(self.block,), updates=self.updates)
         config = lab.measure_config(recipe, (self.block,))
-        specs = {(rate, variant): _spec(rate, variant) for rate in self.rates for variant in self.variants}
+        specs = {
+            (rate, variant): _spec(rate, variant)
+            for rate in self.rates
+            for variant in self.variants
+            if not (variant.hybrid_only and rate == "linear")
+        }
         unique = tuple({label(spec): spec for spec in specs.values()}.values())
         plan = replace(check(config, lab.model), specs=unique)
         training = [lab.trajectory(index, held_out=False) for index in range(lab.shared.num_prompts)]
@@ -163,11 +174,7 @@ class CellsCondition:
             run.train(training, SilentReporter())
             run.evaluate(held_out, SilentReporter())
         found = {run.specs[trainer.name]: trainer for _, trainer in run.cells}
-        return [
-            self._row(rate, variant, run, found[spec])
-            for (rate, variant), spec in specs.items()
-            if spec.kind == "hybrid" or variant.stabilizer == "lse"
-        ]
+        return [self._row(rate, variant, run, found[spec]) for (rate, variant), spec in specs.items()]
 
     def _row(self, rate: str, variant: Variant, run: Distillation, trainer: CellTrainer) -> Row:
         cell, errors = run.result(self.block, trainer).cell, run.errors[trainer.name]

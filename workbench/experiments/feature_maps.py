@@ -21,7 +21,7 @@ from workbench.types import StrictModel
 USUAL = Variant("usual", PolynomialSpec())
 VARIANTS = (
     USUAL,
-    Variant("stabilizer row maximum", PolynomialSpec(), "rowmax"),
+    Variant("stabilizer row maximum", PolynomialSpec(), "rowmax", hybrid_only=True),
     Variant("positivity softplus", PolynomialSpec(positivity="softplus")),
     Variant("positivity square", PolynomialSpec(positivity="square")),
     Variant("positivity elu + 1", PolynomialSpec(positivity="elu")),
@@ -33,9 +33,9 @@ VARIANTS = (
     Variant("1 layer", PolynomialSpec(layers=1)),
     Variant("3 layers", PolynomialSpec(layers=3)),
     Variant("width 1", PolynomialSpec(width=1)),
-    Variant("start scale 1", PolynomialSpec(start_scale=1.0)),
-    Variant("start scale 0.1", PolynomialSpec(start_scale=0.1)),
-    Variant("start scale 0.001", PolynomialSpec(start_scale=0.001)),
+    Variant("start scale 1", PolynomialSpec(start_scale=1.0), hybrid_only=True),
+    Variant("start scale 0.1", PolynomialSpec(start_scale=0.1), hybrid_only=True),
+    Variant("start scale 0.001", PolynomialSpec(start_scale=0.001), hybrid_only=True),
     Variant("Hedgehog", HedgehogSpec()),
     Variant("elu + 1, no map", ElementwiseSpec(kind="elu")),
     Variant("ReLU, no map", ElementwiseSpec(kind="relu")),

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -166,9 +166,6 @@ def _serve(connection: Any, shared: Shared, workspace: str, device: Device, thre
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     lab = Laboratory(shared, Workspace.open(workspace), device=device)
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        connection.send(_do(task, lab))
+    with suppress(EOFError, ConnectionError):
+        while True:
+            connection.send(_do(connection.recv(), lab))
