@@ -5,73 +5,100 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
+from tests.banks import write_bank
 from tests.export import stock
 from workbench.errors import InputError, WorkbenchError
 from workbench.export import export_student, package
 from workbench.export.loader import linearize
 from workbench.jobs.tensors import load_tensors
-from workbench.models import LoadedModel
-from workbench.surgery import open_model, restore
+from workbench.models import LoadedModel, load_model, model_facts
+from workbench.planning import parse_assign
+from workbench.surgery import install, open_model, read_student, restore, save_student
 from workbench.workspace import Workspace, read_json
+
+KINDS = ("student", "lora_student", "whole_student")
+IMPLS = ("auto", "sdpa", "reference")
 
 
 def clip(model: LoadedModel) -> torch.Tensor:
     """Make the clip that `stock` makes."""
     pipeline: Any = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
-    latents: torch.Tensor = pipeline(
-        prompt="a red ball",
-        height=48,
-        width=32,
-        num_frames=9,
-        num_inference_steps=3,
-        guidance_scale=3.0,
-        generator=torch.Generator().manual_seed(0),
-        output_type="latent",
-        max_sequence_length=16,
-    ).frames
+    latents: torch.Tensor = stock.clip(pipeline)
     return latents
 
 
-def run_stock(bundle: Path, teacher: Path, out: Path) -> dict[str, torch.Tensor]:
-    settings = {"bundle": str(bundle), "teacher": str(teacher), "out": str(out)}
+def run_stock(
+    cases: dict[str, dict[str, str]],
+    out: Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    impls: Sequence[str] = IMPLS,
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Run bundles in a process without the workbench; return the clips of each."""
+    settings = {"cases": cases, "out": str(out), "device": device, "dtype": dtype, "impls": list(impls)}
     command = [sys.executable, str(Path(stock.__file__)), json.dumps(settings)]
-    done = subprocess.run(command, cwd=out.parent, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=out, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return load_tensors(out)
+    return {name: load_tensors(out / f"{name}.safetensors") for name in cases}
 
 
-@pytest.mark.parametrize("kind", ["student", "lora_student", "whole_student"])
+class Exported(NamedTuple):
+    """Where the bundles are, and the clips that a stranger's process made of each."""
+
+    bundles: dict[str, Path]
+    clips: dict[str, dict[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def exported(
+    request: pytest.FixtureRequest,
+    micro_model_folder: Path,
+    home: Workspace,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Exported:
+    """A bundle of every kind of student and a merged folder, all run in one process."""
+    folder = tmp_path_factory.mktemp("bundles")
+    students: dict[str, Path] = {kind: request.getfixturevalue(kind) for kind in KINDS}
+    bundles = {
+        kind: export_student(student, folder / kind, workspace=home) for kind, student in students.items()
+    }
+    bundles["merged"] = export_student(students["lora_student"], folder / "merged", merge=True)
+    cases = {
+        kind: {"bundle": str(bundle), "teacher": str(bundle if kind == "merged" else micro_model_folder)}
+        for kind, bundle in bundles.items()
+    }
+    return Exported(bundles, run_stock(cases, tmp_path_factory.mktemp("clips")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_bundle_alone_gives_the_same_bits(
-    kind: str, request: pytest.FixtureRequest, micro_model_folder: Path, tmp_path: Path, home: Workspace
+    kind: str, request: pytest.FixtureRequest, exported: Exported
 ) -> None:
-    folder: Path = request.getfixturevalue(kind)
-    bundle = export_student(folder, tmp_path / "bundle", workspace=home)
-    found = run_stock(bundle, micro_model_folder, tmp_path / "clips.safetensors")
-    imported = json.loads((tmp_path / "clips.json").read_text())
-    assert [name for name in imported if not name.startswith("pydantic")] == []
-    for impl in ("auto", "sdpa", "reference"):
-        assert torch.equal(found[impl], clip(open_model(folder, device="cpu", impl=impl))), impl
+    student: Path = request.getfixturevalue(kind)
+    found = exported.clips[kind]
+    for impl in IMPLS:
+        assert torch.equal(found[impl], clip(open_model(student, device="cpu", impl=impl))), impl
     assert not torch.equal(found["auto"], found["teacher"])
     if kind != "whole_student":
         assert torch.equal(found["restored"], found["teacher"])
 
 
 def test_a_merged_folder_is_a_model_of_its_own(
-    lora_student: Path, micro_model: LoadedModel, tmp_path: Path, home: Workspace
+    lora_student: Path, micro_model: LoadedModel, exported: Exported
 ) -> None:
-    merged = export_student(lora_student, tmp_path / "merged", workspace=home, merge=True)
+    merged, found = exported.bundles["merged"], exported.clips["merged"]
     assert not (merged / "pytorch_lora_weights.safetensors").exists()
-    found = run_stock(merged, merged, tmp_path / "clips.safetensors")
     expected = clip(open_model(lora_student, device="cpu"))
     assert torch.allclose(found["auto"], expected, atol=1e-4, rtol=1e-3)
-    restore(micro_model)
     assert not torch.allclose(found["restored"], clip(micro_model), atol=1e-3), "the LoRA is in the weights"
     assert "whole diffusers model" in (merged / "README.md").read_text()
 
@@ -154,3 +181,22 @@ def test_the_generator_refuses_what_a_bundle_cannot_have(
         source.write_text(text)
         with pytest.raises(WorkbenchError, match=words):
             package.generate(tmp_path)
+
+
+@pytest.mark.gpu
+def test_a_bundle_alone_gives_the_same_bits_on_a_gpu(untrained_model_folder: Path, tmp_path: Path) -> None:
+    """bfloat16 on CUDA, Triton included: the kernels in the bundle are those of the checkout."""
+    home = Workspace.open(tmp_path / "home")
+    facts = model_facts(str(untrained_model_folder))
+    bank = write_bank(home.folder("banks") / "one", facts, rates=("R4", "linear"))
+    student = save_student(parse_assign("0-4:R4,5-:linear", facts), bank, home)
+    bundle = export_student(student, tmp_path / "bundle")
+    impls = ("auto", "sdpa", "triton")
+    case = {"bundle": str(bundle), "teacher": str(untrained_model_folder)}
+    found = run_stock({"one": case}, tmp_path, device="cuda", dtype="bfloat16", impls=impls)["one"]
+    for impl in impls:
+        model = load_model(facts.source, device="cpu")
+        model.transformer.to(torch.bfloat16)
+        install(model, read_student(student).plan, read_student(student), impl=impl)
+        model.pipeline.to("cuda")
+        assert torch.equal(found[impl], clip(model)), impl

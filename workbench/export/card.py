@@ -42,7 +42,8 @@ def card(
         merged: whether the folder is a whole diffusers model.
     """
     facts = student.teacher
-    base = "PATH/TO/THIS/FOLDER" if merged else facts.source or f"PATH/TO/{facts.name}"
+    elsewhere = facts.source if "/" in facts.source else f"PATH/TO/{facts.name}"
+    base = "PATH/TO/THIS/FOLDER" if merged else elsewhere
     name = _text(student.name or student.plan)
     parts = [
         _header(facts),
