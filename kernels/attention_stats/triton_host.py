@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
@@ -22,6 +23,7 @@ from kernels.hybrid_attention.fused_softmax import unit_stride
 DISCS = 8
 EDGES = DISTANCE_EDGES[:-1]
 WORK_BYTES = 512 * 2**20
+MAX_COLUMNS = 64
 
 
 @dataclass(frozen=True)
@@ -44,23 +46,33 @@ class Rows:
     distances: Tensor
 
 
+@lru_cache
 def cut_segments(grid: tuple[int, int, int], map_size: int, tiles: StatsTiles) -> Segments:
-    """Choose groups of frames so that a group has few columns, and count how many bins meet in a tile."""
-    frames, places, tokens = grid[0], grid[1] * grid[2], grid[0] * grid[1] * grid[2]
-    groups = triton.cdiv(frames, min(frames, tiles.group_frames))
-    group_frames = triton.cdiv(frames, groups)
+    """Choose the fewest groups of frames that leave a group few columns, and the bins that meet in a tile."""
+    frames, tokens = grid[0], grid[0] * grid[1] * grid[2]
+    group_frames = min(frames, tiles.group_frames)
+    while group_frames > 1 and columns_of(grid, map_size, group_frames) > MAX_COLUMNS:
+        group_frames -= 1
     groups = triton.cdiv(frames, group_frames)
-    columns = 0
-    for group in range(groups):
-        first, end = group * group_frames * places, min(frames, (group + 1) * group_frames) * places
-        bins = (end - 1) * map_size // tokens - first * map_size // tokens
-        columns = max(columns, min(group_frames, frames - group * group_frames) + bins)
-    parts = (
-        2
-        if tokens // map_size >= tiles.keys
-        else min(tiles.keys, triton.cdiv(tiles.keys * map_size, tokens) + 1)
+    group_frames = triton.cdiv(frames, groups)
+    columns = columns_of(grid, map_size, group_frames)
+    parts = 2
+    if tokens // map_size < tiles.keys:
+        parts = min(tiles.keys, triton.cdiv(tiles.keys * map_size, tokens) + 1)
+    return Segments(
+        group_frames, triton.cdiv(frames, group_frames), max(16, triton.next_power_of_2(columns)), parts
     )
-    return Segments(group_frames, groups, max(16, triton.next_power_of_2(columns)), parts)
+
+
+def columns_of(grid: tuple[int, int, int], map_size: int, group_frames: int) -> int:
+    """Return the most segments that a group of so many frames is cut into."""
+    frames, places, tokens = grid[0], grid[1] * grid[2], grid[0] * grid[1] * grid[2]
+    most = 0
+    for begin in range(0, frames, group_frames):
+        end = min(frames, begin + group_frames)
+        bins = (end * places - 1) * map_size // tokens - begin * places * map_size // tokens
+        most = max(most, end - begin + bins)
+    return most
 
 
 def segment_owners(
