@@ -44,8 +44,10 @@ def test_a_page_outlives_its_server(
         page.get_by_role("button", name="Use it").click()
         expect(page.locator('[data-part="model"]')).to_contain_text("30 × 12", timeout=20_000)
         expect(page.locator('[data-part="bank"]')).to_contain_text("missing")
+        page.evaluate("window.kept = true")
         page.locator('.page-links [data-page="plan"]').click()
         expect(page.locator(".painter tbody tr")).to_have_count(30)
+        assert page.evaluate("window.kept"), "going to another page loads nothing anew"
         second.process.terminate()
         second.process.wait(timeout=20)
     finally:

@@ -95,9 +95,9 @@ def build_blocks(context: Context) -> gr.Blocks:
             *shown, shell_value = show(context, chosen)
             return [chosen, *shown, {**shell_value, "refused": refusal}]
 
-        def settle(chosen: Study, value: dict[str, Any]) -> list[Any]:
-            if chosen == Study():  # the server was restarted: the page knows what it showed
-                chosen, _ = asked_study(context, asked_for(value))
+        def settle(chosen: Study, value: dict[str, Any], request: gr.Request) -> list[Any]:
+            if chosen == Study():  # the server was restarted: the page, or its link, knows what it showed
+                chosen, _ = asked_study(context, asked_for(value) or dict(request.query_params))
             chosen = follow(context, chosen, value)
             *shown, shell_value = show(context, chosen)
             return [chosen, *shown, {**shell_value, "handled": ended_jobs(value)}]

@@ -14,14 +14,22 @@ import gradio as gr
 
 LOADER = """
 const events = %(events)s;
-import("/workbench/static/%(script)s.js").then(({ mount }) => mount(element.querySelector(".part"), {
+// a script that could not be had, because the server went away, is had anew with the whole page
+const tries = Number(sessionStorage.getItem("workbench-reloads") ?? 0);
+const reload = () => { sessionStorage.setItem("workbench-reloads", tries + 1); location.reload(); };
+const look = () => fetch("/workbench/static/bus.js", { cache: "no-store" }).then(
+  answer => (answer.ok ? reload() : again()), () => again());
+const again = () => tries < 5 && setTimeout(look, 1000);
+const had = script => { sessionStorage.removeItem("workbench-reloads"); return script; };
+import("/workbench/static/%(script)s.js").then(had).then(({ mount }) => mount(
+  element.querySelector(".part"), {
   get: (name = "value") => props[name],
   set: value => { props.value = value; },
   emit: name => trigger(name),
   watch: (act, names = ["value"]) => watch(names, act),
   call: (name, question) => server[name](question),
   say: sentence => import("/workbench/static/bus.js").then(({ say }) => say(sentence)),
-}));
+}), again);
 """
 
 

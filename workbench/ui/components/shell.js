@@ -7,6 +7,7 @@ const PAGES = [['home', 'Home'], ['attention', 'Attention'], ['plan', 'Plan'], [
 const PARTS = { capture: 'capture', measure: 'bank', surgery: 'plan', finetune: 'tune', compare: 'comparison' }; // which part a kind of job makes
 const MARK = '<svg width="18" height="14" viewBox="0 0 18 14" aria-hidden="true"><rect width="17" height="4" rx="1" fill="var(--op-softmax)"/><rect y="5" width="13" height="4" rx="1" fill="var(--op-r4)"/><rect y="10" width="8" height="4" rx="1" fill="var(--op-linear)"/></svg>';
 const PULSE = 1000;
+const TICK = 50;
 const ANSWER = 5000; // an event can get lost behind one still under way: it is sent again
 
 export const mount = (element, host) => {
@@ -31,6 +32,13 @@ export const mount = (element, host) => {
     tell('page', page);
   };
   addEventListener('hashchange', route);
+  /* Gradio sets a base address, against which "#plan" would leave the query and load the whole page anew. */
+  document.addEventListener('click', event => {
+    const link = event.target.closest?.('a[href^="#"]');
+    if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    location.hash = link.getAttribute('href');
+  });
   route();
 
   const dark = on => {
@@ -82,11 +90,15 @@ export const mount = (element, host) => {
     for (const job of answer.jobs) if (isLive(job.state) && PARTS[job.kind]) making[PARTS[job.kind]] = job.state === 'queued' ? 'waits for its turn' : job.steps > 1 ? `${job.stage}, ${job.step.toLocaleString('en')} of ${job.steps.toLocaleString('en')}` : job.stage || 'starting';
     drawSteps();
   });
+  /* The value travels with the event only once gradio has taken it. */
+  const request = change => {
+    host.set({ ...(host.get() ?? {}), ...change });
+    setTimeout(() => host.emit('settled'), TICK);
+  };
   /* The first event can get lost too: what the page should show is asked for until it is there. */
   const awake = () => {
     if (host.get()?.steps || !element.isConnected) return;
-    host.set({ ...(host.get() ?? {}), ids: Object.fromEntries(new URLSearchParams(location.search)), settled: [] });
-    host.emit('settled');
+    request({ ids: Object.fromEntries(new URLSearchParams(location.search)), settled: [] });
     setTimeout(awake, 2 * ANSWER);
   };
   setTimeout(awake, ANSWER);
@@ -164,8 +176,7 @@ export const mount = (element, host) => {
       settled.filter(job => job.kind !== 'render').forEach(job => unanswered.add(job.id));
       if (back || settled.some(job => unanswered.has(job.id)) || (unanswered.size && Date.now() - told > ANSWER)) {
         told = Date.now();
-        host.set({ ...host.get(), settled: [...unanswered] });
-        host.emit('settled');
+        request({ settled: [...unanswered] });
         settled.filter(job => job.kind !== 'render').forEach(job => say(job.state === 'done' ? `Done: ${job.kind}, ${job.title}.` : `${job.kind}, ${job.title}: ${job.message || job.state}`, job.state === 'done' || job.state === 'cancelled' ? 'info' : 'error'));
       }
     } catch (error) {
