@@ -11,15 +11,15 @@
 set -euo pipefail
 workspace=${1:?"usage: sbatch recipes/slurm-finetune.sh WORKSPACE STUDENT"}
 student=${2:?"usage: sbatch recipes/slurm-finetune.sh WORKSPACE STUDENT"}
-gpus=${SLURM_GPUS_ON_NODE:-8}
+processes=$((SLURM_JOB_NUM_NODES * ${SLURM_GPUS_ON_NODE:-8}))
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 
 # SLURM_NODEID is known inside each task only, hence the single quotes.
 srun --kill-on-bad-exit=1 bash -c '
   exec .venv/bin/accelerate launch \
-    --multi_gpu --num_machines "$SLURM_JOB_NUM_NODES" --num_processes "$((SLURM_JOB_NUM_NODES * '"$gpus"'))" \
+    --multi_gpu --num_machines "$SLURM_JOB_NUM_NODES" --num_processes '"$processes"' \
     --machine_rank "$SLURM_NODEID" --main_process_ip '"$head"' --main_process_port "$MASTER_PORT" \
     --rdzv_backend static --mixed_precision no --dynamo_backend no \
-    -m workbench.cli finetune --student '"$(printf %q "$student")"' --preset 24gb --accumulate '"$((gpus * 2))"' \
+    -m workbench.cli finetune --student '"$(printf %q "$student")"' --preset 24gb --accumulate '"$processes"' \
     --workspace '"$(printf %q "$workspace")"' --here --json'
