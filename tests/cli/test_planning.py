@@ -101,7 +101,7 @@ def test_time_on_this_device_is_a_budget(call: Call, bank: Bank, facts: ModelFac
         attention={"softmax": 10.0, "R4": 4.0, "linear": 2.0},
         one_pass=150.0,
     )
-    write_json(operator_times._file(workspace, facts), times.model_dump(mode="json"))
+    write_json(operator_times._file(workspace, facts, facts.default_size), times.model_dump(mode="json"))
     made = planned(call, bank, *words[3:])
     labels = [load_file(Path(made["plan"])).short_name]
     code, out, _ = call("cost", "--plan", made["plan"], "--milliseconds", "--json")

@@ -24,6 +24,12 @@ def test_times_are_kept_with_the_weights_and_budget_in_milliseconds(
     assert found.timings.rest > 0 and not found.timings.is_estimate
     other = micro_facts.model_copy(update={"fingerprint": "0" * 16})
     assert find_times(workspace, other) is None, "other weights were not timed"
+    longer = micro_facts.default_size._replace(frames=13)
+    assert find_times(workspace, micro_facts, longer) is None, "another size was not timed"
+    STEPS["times"].run(config.model_copy(update={"frames": 13}), workspace, SilentReporter())
+    again = find_times(workspace, micro_facts, longer)
+    assert again is not None and again.size == tuple(longer)
+    assert find_times(workspace, micro_facts) == found, "both sizes are kept"
     bank = write_bank(workspace.folder("banks") / "b", micro_facts)
     everything = 3 * max(found.attention.values())
     best = plans.best_within(bank, everything, found.timings)

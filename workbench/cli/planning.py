@@ -209,7 +209,7 @@ def _timings(workspace: Workspace, facts: ModelFacts, size: ClipSize) -> Timings
     from workbench.evaluation.operator_times import find_times
     from workbench.types import ClipSize
 
-    found = find_times(workspace, facts)
+    found = find_times(workspace, facts, size) or find_times(workspace, facts)
     if found is None:
         raise InputError(
             f"The operators of {facts.name} were not timed on this device; run `workbench times --model "

@@ -9,12 +9,15 @@ import typer
 
 from workbench.cli.options import (
     DetachOption,
+    FramesOption,
     GuidanceOption,
+    HeightOption,
     JsonOption,
     ModelOption,
     PromptOption,
     SeedOption,
     StepsOption,
+    WidthOption,
     WorkspaceOption,
     model_name,
     queue_step,
@@ -58,6 +61,9 @@ def times(
     model: ModelOption = "embedded",
     rates: Annotated[str, typer.Option("--rates", help="Operators to time; softmax always is.")] = RATES,
     repeats: Annotated[int | None, typer.Option("--repeats", help="Runs of each; the median counts.")] = None,
+    frames: FramesOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
     *,
     detach: DetachOption = False,
     workspace: WorkspaceOption = None,
@@ -65,6 +71,7 @@ def times(
 ) -> None:
     """Measure the milliseconds of every operator on this device; budgets in ms use them."""
     words = [word.strip() for word in rates.split(",") if word.strip()]
-    settings = stated(model=model_name(model), rates=words, repeats=repeats)
+    size = {"frames": frames, "height": height, "width": width}
+    settings = stated(model=model_name(model), rates=words, repeats=repeats, **size)
     title = f"operators of {Path(settings['model']).name}"
     queue_step("times", settings, title=title, workspace=workspace, as_json=as_json, detach=detach)

@@ -1,4 +1,4 @@
-"""Milliseconds of every operator on this device: measured at the model's own shape, kept with the weights.
+"""Milliseconds of every operator on this device: measured at one clip size, kept by model, device and size.
 
 Attention is timed alone, on random queries, keys and values; everything else in a block is a measured pass
 of the untouched transformer less its attention. No estimate: what was not run is not in the file.
@@ -6,6 +6,8 @@ of the untouched transformer less its attention. No estimate: what was not run i
 
 from __future__ import annotations
 
+import platform
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from workbench.operators import SOFTMAX, OperatorSpec, build, label, parse_rate
 from workbench.operators.softmax import softmax_attention
 from workbench.planning import Timings
 from workbench.sampling import GenerateConfig, sample
-from workbench.types import Reporter, StrictModel, TokenGrid
+from workbench.types import ClipSize, Reporter, StrictModel, TokenGrid
 from workbench.workspace import Workspace, read_json, write_json
 
 PASSES = 3
@@ -37,11 +39,20 @@ class TimesConfig(StrictModel):
     Attributes:
         rates: operators as a user writes them; softmax is always timed.
         repeats: runs of each, of which the median counts.
+        frames: of the clip, in pixels as height and width; None takes the model's default.
     """
 
     model: str = "embedded"
     rates: Annotated[tuple[str, ...], Field(min_length=1)] = ("R2", "R4", "R8", "R16", "linear", "T3o1")
     repeats: Annotated[int, Field(ge=1, le=1000)] = 9
+    frames: Annotated[int, Field(ge=1)] | None = None
+    height: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[int, Field(ge=1)] | None = None
+
+    def size(self, facts: ModelFacts) -> ClipSize:
+        """Return the clip size at which operators are timed."""
+        usual = facts.default_size
+        return ClipSize(self.frames or usual.frames, self.height or usual.height, self.width or usual.width)
 
 
 class OperatorTimes(StrictModel):
@@ -89,15 +100,16 @@ class _Alone:
 def time_operators(
     model: LoadedModel, config: TimesConfig, workspace: Workspace, *, reporter: Reporter
 ) -> Path:
-    """Time every operator at the model's default size and keep the medians in the workspace.
+    """Time every operator at one clip size and keep the medians in the workspace.
 
     Raises:
-        InputError: a rate that is none.
+        InputError: a rate that is none, or a size that the model refuses.
         Cancelled, Paused: when the reporter says so.
     """
     facts = model.facts
     specs = {label(spec): spec for spec in (SOFTMAX, *map(parse_rate, config.rates))}
-    grid = facts.token_grid(facts.default_size)
+    size = config.size(facts)
+    grid = facts.token_grid(size)
     reporter.stage("timing operators", len(specs))
     attention = {}
     for done, (name, spec) in enumerate(specs.items(), start=1):
@@ -108,33 +120,46 @@ def time_operators(
         model=facts.name,
         fingerprint=facts.fingerprint,
         num_blocks=facts.num_blocks,
-        size=(facts.default_size.frames, facts.default_size.height, facts.default_size.width),
+        size=(size.frames, size.height, size.width),
         device=_device_name(model.device),
         dtype=str(model.transformer.dtype).removeprefix("torch."),
         torch=torch.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         attention=attention,
-        one_pass=_time_pass(model),
+        one_pass=_time_pass(model, size),
     )
-    path = _file(workspace, facts)
+    path = _file(workspace, facts, size)
     write_json(path, times.model_dump(mode="json"))
     return path
 
 
-def find_times(workspace: Workspace, facts: ModelFacts) -> OperatorTimes | None:
-    """Return what was measured for these weights, None where nothing was or it cannot be read."""
-    path = _file(workspace, facts)
+def find_times(workspace: Workspace, facts: ModelFacts, size: ClipSize | None = None) -> OperatorTimes | None:
+    """Return what was measured for these weights on this device, None where nothing was or it cannot be read.
+
+    Args:
+        size: None looks for the model's default size.
+    """
+    wanted = size or facts.default_size
+    path = _file(workspace, facts, wanted)
     if not path.is_file():
         return None
     try:
         times = OperatorTimes.parse(read_json(path, what="operator times"), what="operator times")
     except InputError:
         return None
-    return times if times.size == tuple(facts.default_size) else None
+    return times if times.size == tuple(wanted) else None
 
 
-def _file(workspace: Workspace, facts: ModelFacts) -> Path:
-    return workspace.folder("cache") / f"times-{facts.fingerprint or facts.name.replace('/', '-')}.json"
+def _file(workspace: Workspace, facts: ModelFacts, size: ClipSize) -> Path:
+    weights = facts.fingerprint or facts.name.replace("/", "-")
+    shape = "x".join(map(str, size))
+    return workspace.folder("cache") / f"times-{weights}-{_device_key()}-{shape}.json"
+
+
+def _device_key() -> str:
+    """Return a short name of the device on which models run here, fit for a file name."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu {platform.machine()}"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 @torch.no_grad()
@@ -150,7 +175,7 @@ def _time_attention(spec: OperatorSpec, model: LoadedModel, grid: TokenGrid, *, 
     return _median(lambda: operator(query, key, value, context=context), model.device, repeats=repeats)
 
 
-def _time_pass(model: LoadedModel) -> float:
+def _time_pass(model: LoadedModel, size: ClipSize) -> float:
     """Return the median of some passes of the transformer in a real, short run without guidance."""
     begun, seconds = 0.0, []
 
@@ -166,7 +191,8 @@ def _time_pass(model: LoadedModel) -> float:
     transformer: Any = model.transformer
     hooks = [transformer.register_forward_pre_hook(before), transformer.register_forward_hook(after)]
     try:
-        sample(model, GenerateConfig(prompt="a red ball", steps=PASSES + 1, guidance=1.0))
+        wanted = {"frames": size.frames, "height": size.height, "width": size.width}
+        sample(model, GenerateConfig(prompt="a red ball", steps=PASSES + 1, guidance=1.0, **wanted))
     finally:
         for hook in hooks:
             hook.remove()

@@ -112,7 +112,8 @@ def _check_comparison(config: comparison.CompareConfig) -> None:
 
 
 def _check_times(config: operator_times.TimesConfig) -> None:
-    surgery.open_facts(config.model)
+    facts = surgery.open_facts(config.model)[0]
+    facts.check_size(config.size(facts))
     for rate in config.rates:
         operators.parse_rate(rate)
 
