@@ -135,6 +135,7 @@ def test_banks_are_shown_and_merged(call: Call, bank: Bank, facts: ModelFacts, t
         (["finetune", "--student", "nowhere", "--preset", "hour"], "overnight"),
         (["sensitivity", "--bank", "nowhere"], "nowhere"),
         (["measure", "--rates", "R4", "--loss", "best"], "loss"),
+        (["measure", "--rates", "R4", "--feature-map", "cosine"], "hedgehog"),
         (["measure", "--rates", "R4", "--extend", "nowhere"], "nowhere"),
         (["measure", "--rates", "R4", "--frames", "16"], "13 and 17"),
         (["measure", "--rates", "T3o1", "--loss", "score"], "value loss"),

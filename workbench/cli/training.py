@@ -51,6 +51,10 @@ def measure(
         str | None, typer.Option("--loss", help="value, value-normalised, mse, mse-normalised or score.")
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
+    feature_map: Annotated[
+        str | None, typer.Option("--feature-map", help="polynomial, hedgehog, elu, relu or exp.")
+    ] = None,
+    stabilizer: Annotated[str | None, typer.Option("--stabilizer", help="lse or rowmax.")] = None,
     patience: Annotated[
         int | None, typer.Option("--patience", help="Stop a cell after so many updates without gain.")
     ] = None,
@@ -88,6 +92,8 @@ def measure(
         queries=queries,
         loss=loss,
         lr=lr,
+        feature_map=None if feature_map is None else {"kind": feature_map},
+        stabilizer=stabilizer,
         patience=patience,
         steps=steps,
         guidance=guidance,
