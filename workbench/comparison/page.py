@@ -91,7 +91,8 @@ def _collect(folder: str, file: str, ordered: dict[str, str]) -> None:
             _collect(folder, imported[1], ordered)
     exported = [match[1] for match in EXPORT.finditer(source)]
     body = IMPORT.sub(
-        lambda match: f"const {{{match[1]}}} = {_constant(match[2])};\n", EXPORT.sub("", source)
+        lambda match: f"const {{{match[1].replace(' as ', ': ')}}} = {_constant(match[2])};\n",
+        EXPORT.sub("", source),
     )
     ordered[file] = (
         f"const {_constant(file)} = (() => {{\n{body}\nreturn {{ {', '.join(exported)} }};\n}})();"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.errors import InputError
+from workbench.visualization.encoded import encode_difference, encode_mass
 
 if TYPE_CHECKING:
     from workbench.capture import Capture
@@ -25,7 +25,6 @@ KINDS = {
     "first frame": "half or more on frame 0",
 }
 """What the words of `analysis.classify` mean."""
-GAMMA = 0.5
 TOP_QUANTILE = 0.995
 COLUMNS = (
     {"key": "entropy", "label": "entropy, nats", "digits": 2, "tip": "How widely the head looks"},
@@ -115,7 +114,7 @@ def sprite(capture: Capture, question: Mapping[str, Any]) -> dict[str, Any]:
     step = None if place == 0 else capture.manifest.steps[place - 1]
     maps = capture.metric("pooled", step=step)
     top = np.quantile(maps, TOP_QUANTILE, axis=(-2, -1), keepdims=True)
-    return {"bytes": _encode(maps / np.maximum(top, 1e-12))}
+    return {"bytes": encode_mass(maps, top)}
 
 
 VIEWS = ("softmax", "cell", "kept", "linear", "difference")
@@ -151,7 +150,9 @@ def attention_row(
         row, told = _of_cell(capture, bank, question, block=block, token=token, heads=heads, softmax=row)
         note += f", {told}"
     return {
-        "bytes": _encode_signed(row) if view == "difference" else _encode(row / _top(row)),
+        "bytes": encode_difference(row, _top(np.abs(row)))
+        if view == "difference"
+        else encode_mass(row, _top(row)),
         "view": view,
         "patch": patch,
         "frames": [round(100 * float(share)) for share in row.reshape(grid.frames, -1).sum(axis=1)],
@@ -211,16 +212,6 @@ def _top(row: np.ndarray) -> float:
     return max(float(np.quantile(row, 0.999)), 1e-12)
 
 
-def _encode(values: np.ndarray) -> str:
-    lifted = np.clip(values, 0, 1) ** GAMMA
-    return base64.b64encode(np.rint(lifted * 255).astype(np.uint8).tobytes()).decode("ascii")
-
-
-def encode_rows(values: np.ndarray, top: float) -> str:
-    """Return mass as bytes on the display scale, `top` and above being the brightest."""
-    return _encode(values / max(top, 1e-12))
-
-
 def place_of(capture: Capture, question: Mapping[str, Any]) -> tuple[int, int, int]:
     """Return block, head and token that a script asks about.
 
@@ -234,13 +225,6 @@ def place_of(capture: Capture, question: Mapping[str, Any]) -> tuple[int, int, i
         _number(question, "head", capture.num_heads),
         token,
     )
-
-
-def _encode_signed(values: np.ndarray) -> str:
-    """Return differences as bytes, 128 for none."""
-    scaled = np.clip(values / _top(np.abs(values)), -1, 1)
-    lifted = 128 + 127 * np.sign(scaled) * np.abs(scaled) ** GAMMA
-    return base64.b64encode(np.rint(lifted).astype(np.uint8).tobytes()).decode("ascii")
 
 
 def _number(question: Mapping[str, Any], name: str, count: int) -> int:

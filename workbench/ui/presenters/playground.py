@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.errors import InputError
-from workbench.ui.presenters.maps import encode_rows, place_of
+from workbench.ui.presenters.maps import place_of
+from workbench.visualization.encoded import encode_mass
 
 if TYPE_CHECKING:
     from workbench.capture import Capture
@@ -60,8 +61,8 @@ def answer(capture: Capture, question: Mapping[str, Any]) -> dict[str, Any]:
     top = float(np.quantile(own, 0.999))
     counts, edges = np.histogram(np.log10(np.maximum(fit.denominators, 1e-6)), bins=BINS)
     return {
-        "softmax": encode_rows(own, top),
-        "implied": encode_rows(implied, top),
+        "softmax": encode_mass(own, top),
+        "implied": encode_mass(implied, top),
         "line": base64.b64encode(_line(own, implied).tobytes()).decode("ascii"),
         "row_error": round(float(np.abs(own - implied).sum()) / 2, 4),
         "mean_error": round(fit.error, 4),
