@@ -136,9 +136,11 @@ def test_a_download_that_was_killed_is_named_and_finished_later(
 ) -> None:
     with serve(micro_model_folder, "cut") as hub:
         process = workbench(tmp_path, hub.url, "download", REPOSITORY, "--allow-network")
-        assert hub.half_sent.wait(120)
+        while not hub.half_sent.wait(1) and process.poll() is None:
+            pass
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        errors = process.communicate()[1]
+        assert hub.half_sent.is_set(), errors
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(InputError) as caught:
         resolve_folder(REPOSITORY)
