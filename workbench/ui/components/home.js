@@ -50,7 +50,7 @@ export const mount = (element, host) => {
     picture.onload = () => {
       const side = picture.height / blocks;
       const heads = picture.width / side;
-      const grey = Object.assign(document.createElement('canvas'), { width: picture.width, height: picture.height }).getContext('2d');
+      const grey = Object.assign(document.createElement('canvas'), { width: picture.width, height: picture.height }).getContext('2d', { willReadFrequently: true });
       grey.drawImage(picture, 0, 0);
       const colours = massColours();
       const canvas = find('.example-maps canvas');
