@@ -172,7 +172,7 @@ def test_two_tabs_see_one_cancel(browser: Browser, server: Server, whole_job: Wa
     page.locator("#capture-button").click()
     row = second.page.locator("tr[data-job]", has_text="a second tab")
     expect(row).to_contain_text(re.compile("starting|running"), timeout=JOB_MS)
-    row.locator("[data-verb=cancel]").click()
+    row.locator("[data-act=cancel]").click()
     expect(row).to_contain_text("cancelled", timeout=20_000)
     expect(page.locator(".job-bar")).to_be_hidden(timeout=20_000)
     context.close()
