@@ -85,6 +85,7 @@ def test_losses_fall_and_errors_beat_the_switched_off_branch(
         assert cell.error < min(cell.error_off, cell.error_undistilled)
         assert cell.error_low <= cell.error <= cell.error_high
         assert cell.updates == 120 and len(cell.by_timestep) == 2
+        assert all(each.low <= each.error <= each.high for each in cell.by_timestep)
         assert cell.losses[0][1] > cell.losses[-1][1]
     assert set(reporter.metrics[0]) == {"block-00-R4", "block-00-linear", "block-02-R4", "block-02-linear"}
     after = micro_model.transformer.state_dict()

@@ -58,12 +58,22 @@ class CellErrors:
         """Return the mean distilled error and its interval over held-out prompts."""
         return bootstrap(self.distilled, [state.prompt for state in self.states], seed=seed)
 
-    def by_timestep(self) -> list[tuple[float, float]]:
-        """Return (timestep, mean error), early steps (large timesteps) first."""
-        groups: dict[float, list[float]] = defaultdict(list)
-        for state, error in zip(self.states, self.distilled, strict=True):
-            groups[state.timestep].append(error)
-        return [(timestep, mean(groups[timestep])) for timestep in sorted(groups, reverse=True)]
+    def by_timestep(self, *, seed: int) -> list[tuple[float, Interval]]:
+        """Return (timestep, error with its interval), early steps (large timesteps) first."""
+        groups: dict[float, list[int]] = defaultdict(list)
+        for index, state in enumerate(self.states):
+            groups[state.timestep].append(index)
+        return [
+            (
+                timestep,
+                bootstrap(
+                    [self.distilled[index] for index in groups[timestep]],
+                    [self.states[index].prompt for index in groups[timestep]],
+                    seed=seed,
+                ),
+            )
+            for timestep in sorted(groups, reverse=True)
+        ]
 
 
 def bootstrap(values: Sequence[float], groups: Sequence[int], *, seed: int) -> Interval:

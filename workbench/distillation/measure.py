@@ -168,7 +168,8 @@ class Distillation:
             seconds=round(self.seconds[name], 3),
             losses=thinned(self.losses[name]),
             by_timestep=tuple(
-                TimestepError(timestep=timestep, error=value) for timestep, value in errors.by_timestep()
+                TimestepError(timestep=timestep, error=value.mean, low=value.low, high=value.high)
+                for timestep, value in errors.by_timestep(seed=self.config.seed)
             ),
         )
         return CellResult(cell, trainer.weights())

@@ -41,10 +41,12 @@ Error = Annotated[float, Field(ge=0)]
 
 
 class TimestepError(StrictModel):
-    """Relative error at one timestep of the sampling runs."""
+    """Relative error at one timestep of the sampling runs, with its 95 % interval over prompts."""
 
     timestep: float
     error: Error
+    low: Error | None = None
+    high: Error | None = None
 
 
 class Cell(StrictModel):
