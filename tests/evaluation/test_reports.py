@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from workbench.evaluation import held_out_report, long_clips
+from workbench.evaluation import held_out_report, long_clips, train_teacher
 from workbench.evaluation.clip_cache import CachedClip, ClipCache
 from workbench.evaluation.sheets import save_sheet, strip
 from workbench.evaluation.suite import held_out_suite
@@ -96,3 +96,12 @@ def test_sheets_hold_every_strip(tmp_path: Path) -> None:
     titles = ["a prompt that is far too long for a line " * 6, "short", "third"]
     save_sheet(tmp_path / "sheet.png", [[strip(clip)]] * 3, titles=titles, columns=2)
     assert Image.open(tmp_path / "sheet.png").size[0] == 2 * (480 + 20)
+
+
+def test_training_hears_the_judge(tmp_path: Path) -> None:
+    scenes = [asked.scene for asked in held_out_suite(3)]
+    found = train_teacher.judge_clips(render(scenes), scenes)
+    assert found["adherence"]["colour"] == found["adherence"]["motion"] == 1
+    assert found["asked"]["shape"] == 3
+    with pytest.raises(SystemExit):
+        train_teacher.main(["--stage", "sample"])

@@ -32,6 +32,7 @@ from workbench.models.embedded.training.pool import ClipPool, Draw, build_pool
 from workbench.models.embedded.training.reading import draw_twin_clips, measure_reading
 from workbench.models.embedded.training.sheets import save_sheet
 from workbench.models.embedded.training.shipped import start_from_shipped, use_shipped_codec
+from workbench.models.embedded.training.state import read_meta
 from workbench.models.embedded.training.text_alignment import fit_projection
 from workbench.models.embedded.world import Scene
 
@@ -295,7 +296,11 @@ def _sample(options: Options, held_out: ClipPool, result: dict[str, Any], judge:
     save_sheet(options.out / "samples.png", list(clips[:48]), columns=3)
     result["sampled"] = held_out.captions
     if judge is not None:
+        progress = read_meta(options.out / transformer_stage.FOLDER)["progress"]
+        had = {"steps": progress["steps"], "samples": progress["samples"]}
+        had["minutes"] = round(progress["seconds"] / 60, 2)
         result["adherence"] = judge(clips, held_out.scenes)
+        result.setdefault("adherence_over_time", []).append({**had, **result["adherence"]})
 
 
 def hardware(device: str) -> dict[str, Any]:
