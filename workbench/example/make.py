@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from workbench import capture, comparison, distillation, planning
+from workbench.comparison import record
 from workbench.doctor import device_words
 from workbench.example import COMPARISON, FILE, FOLDER, MAPS, Example, ExampleCell
 from workbench.types import ClipSize, SilentReporter
 from workbench.workflow import PRESETS, compare, finetune, study
-from workbench.workspace import Workspace, write_json
+from workbench.workspace import Workspace, read_json, write_json
 
 RATES = ("R2", "R4", "R8", "R16", "linear", "T3o1")
 PRESET = "1min"
@@ -65,6 +66,7 @@ def make(workspace: Workspace) -> Example:
     FOLDER.mkdir(parents=True)
     write_json(FOLDER / FILE, example.model_dump(mode="json"))
     shutil.copytree(compared, FOLDER / COMPARISON)
+    _forget_places(FOLDER / COMPARISON / record.FILE)
     _draw_maps(Path(made["profile"]), FOLDER / MAPS)
     return example
 
@@ -117,6 +119,12 @@ def _figures(config: Any, made: Any, tuned: Any, compared: Path, *, seconds: flo
         torch=version("torch"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _forget_places(document: Path) -> None:
+    """Take the folders of this run out of the comparison; elsewhere they are nothing."""
+    data = read_json(document, what="comparison")
+    write_json(document, {**data, "restore": {}})
 
 
 def _draw_maps(folder: Path, path: Path) -> None:
