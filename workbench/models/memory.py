@@ -74,7 +74,7 @@ def needs(
         resident = 0 if passing_text else text
         return Free(
             transformers + resident + max(codec + forward, decoding),
-            max(one, text, codec),
+            max(transformers + resident + codec, text),
         )
     waiting = transformers + codec + text
     if offload == "model":

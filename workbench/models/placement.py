@@ -21,6 +21,7 @@ from workbench.models.memory import (
     Free,
     Offload,
     decode_peak,
+    encoder_bytes_each,
     forward_bytes,
     needs,
 )
@@ -125,6 +126,11 @@ def _candidates(
     offloads: tuple[Offload, ...] = ("none",) if device == "cpu" else ("none", "model", "group")
     if config.offload != "auto":
         offloads = (config.offload,)
+    everything = (
+        bytes_each * footprint.transformer * facts.num_transformers
+        + 4 * footprint.vae
+        + encoder_bytes_each(footprint, bytes_each) * footprint.text_encoder
+    )
     found = []
     for offload in offloads:
         for tiling in {"auto": (False, True), "on": (True,), "off": (False,)}[config.tiling]:
@@ -132,7 +138,7 @@ def _candidates(
                 footprint, facts, size,
                 bytes_each=bytes_each, offload=offload, tiling=tiling, passing_text=passing,
             )  # fmt: skip
-            peak = max(need) if device == "cpu" else need.device
+            peak = need.device if device == "cuda" else max(need.device, everything)
             found.append(Placement(device, offload, tiling, passing, peak, need.host))
     return found
 
