@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.experiments.conftest import BANK, SMALL
 from workbench.errors import Diverged, InputError
+from workbench.evaluation.suite import held_out_suite
 from workbench.experiments import EXPERIMENTS, Order, run
+from workbench.experiments.clips import sample_clips
 from workbench.experiments.feature_maps import VARIANTS
 from workbench.experiments.figures import write_figures
 from workbench.experiments.laboratory import Laboratory
@@ -140,6 +143,18 @@ def test_a_full_run_is_told_in_place_of_a_quick_one(order: Order, tmp_path: Path
     assert "Full run" in told_now and "`5xR4` failed: It diverged." in told_now
 
 
+def test_clips_in_a_batch_are_those_sampled_one_by_one(order: Order, bench: Workspace) -> None:
+    assert order.shared is not None
+    lab = Laboratory(order.shared, bench, device="cpu")
+    asked = held_out_suite(2)
+    with lab.installed(Setup(plan="3xR4", weights="undistilled")) as model:
+        together = sample_clips(lab, model, asked, 9)
+        singly = [sample_clips(lab, model, [prompt], 9)[0] for prompt in asked]
+    for one, other in zip(together, singly, strict=True):
+        assert one.shape == other.shape == (9, 48, 32, 3)
+        assert np.abs(one.astype(int) - other.astype(int)).max() <= 1
+
+
 def test_the_nearest_rate_costs_as_much(order: Order, bench: Workspace) -> None:
     assert order.shared is not None
     lab = Laboratory(order.shared, bench, device="cpu")
@@ -165,10 +180,12 @@ def test_the_target_is_decided_by_the_interval(low: float, mean: float, verdict:
         "clips": 200,
         "adherence_change": {"mean": mean, "low": low, "high": 2.0},
     }
-    dear = {**row, "attention_ratio": 0.8}
+    dear, hasty = {**row, "attention_ratio": 0.8}, {**row, "clips": 5}
     target = conclude([row, dear])["target"]
     assert [plan["verdict"] for plan in target["plans"]] == [verdict]
     assert target["met"] is (verdict == "met")
+    few = conclude([hasty])["target"]
+    assert few["plans"][0]["verdict"] == "too few clips" and not few["met"]
 
 
 def test_setups_have_different_keys() -> None:

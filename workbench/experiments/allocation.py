@@ -69,7 +69,10 @@ EXPERIMENT = Experiment(
     name="allocation",
     title="One rate for all, or optimised rates",
     question="At equal cost, do rates chosen block by block do less damage than one rate for all blocks?",
-    configs={"quick": AllocationConfig(clips=0), "full": AllocationConfig(clips=50)},
+    configs={
+        "quick": AllocationConfig(methods=("best_k", "optimal"), clips=0),
+        "full": AllocationConfig(clips=50),
+    },
     conditions=conditions,
     conclude=conclude,
 )

@@ -48,7 +48,7 @@ def clip_numbers(lab: Laboratory, setup: Setup, scenes: range, *, frames: int | 
         with lab.installed(setup) as model:
             for first in range(0, len(missing), batch):
                 group = missing[first : first + batch]
-                made = _sample(lab, model, [prompts[index] for index in group], length)
+                made = sample_clips(lab, model, [prompts[index] for index in group], length)
                 for index, clip in zip(group, made, strict=True):
                     if setup == TEACHER:
                         _save_frames(_teacher_file(lab, length, prompts[index].seed), clip)
@@ -56,8 +56,10 @@ def clip_numbers(lab: Laboratory, setup: Setup, scenes: range, *, frames: int | 
     return [read_json(file, what=file.name) for file in files]
 
 
-def _sample(lab: Laboratory, model: LoadedModel, prompts: Sequence[Prompt], length: int) -> list[np.ndarray]:
-    """Sample clips, uint8 [F, H, W, 3] each: one by one, or several in one batch."""
+def sample_clips(
+    lab: Laboratory, model: LoadedModel, prompts: Sequence[Prompt], length: int
+) -> list[np.ndarray]:
+    """Sample clips in one batch, uint8 [F, H, W, 3] each; the seed alone determines the noise of a clip."""
     settings = GenerateConfig(
         prompt=prompts[0].prompt, seed=prompts[0].seed, steps=lab.shared.clip_steps, frames=length
     ).resolved(model.facts)

@@ -48,7 +48,7 @@ EXPERIMENT = Experiment(
         "quick": ExtremesConfig(
             rates=("R2", "R4", "R8", "linear"),
             finetuned=("R4", "linear"),
-            clips=6,
+            clips=5,
             pictured=("R4", "linear"),
         ),
         "full": ExtremesConfig(

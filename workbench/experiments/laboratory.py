@@ -188,7 +188,7 @@ class Laboratory:
             updates=shared.finetune.updates,
             rank=shared.finetune.rank,
             num_prompts=shared.num_prompts,
-            num_held_out=shared.num_held_out,
+            num_held_out=1,
             steps=shared.steps,
             seed=SEED,
             cache_megabytes=shared.cache_megabytes,

@@ -54,7 +54,7 @@ EXPERIMENT = Experiment(
     title="Value or score loss",
     question="Does it matter whether feature maps learn the attention's output or its scores?",
     configs={
-        "quick": LossesConfig(losses=("score",), clips=6, pictured=("R4",)),
+        "quick": LossesConfig(losses=("score",), clips=5, pictured=("R4",)),
         "full": LossesConfig(
             losses=("score", "mse", "value-normalised"), clips=50, pictured=("R4", "linear")
         ),

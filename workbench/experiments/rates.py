@@ -18,6 +18,8 @@ from workbench.types import StrictModel
 
 TARGET_RATIO = 0.60
 TARGET_POINTS = 2.0
+LEAST_CLIPS = 50
+"""Below so many clips nothing is decided: a bootstrap over a handful is far too narrow."""
 
 
 class RatesConfig(StrictModel):
@@ -43,7 +45,7 @@ class RatesConfig(StrictModel):
 QUICK = RatesConfig(
     shares=(0.5, 1.0),
     rates=("R2", "R4", "R8", "linear"),
-    clips=6,
+    clips=5,
     pictured=(
         (0.5, "R4", "distilled"),
         (1.0, "R4", "undistilled"),
@@ -52,7 +54,7 @@ QUICK = RatesConfig(
     ),
     finetuned=((1.0, "R4"), (1.0, "linear")),
     finetuned_budgets=(TARGET_RATIO,),
-    finetuned_clips=6,
+    finetuned_clips=5,
 )
 FULL = RatesConfig(
     shares=(0.3, 0.5, 0.8, 1.0),
@@ -90,7 +92,11 @@ def conditions(config: RatesConfig, lab: Laboratory) -> Sequence[Condition]:
 
 
 def conclude(rows: Sequence[Row]) -> Row:
-    """Decide the target for every finetuned plan: met, not shown (the interval reaches below), or missed."""
+    """Decide the target for every finetuned plan within the cost.
+
+    Met: the interval of the paired difference lies above; not shown: only the mean does; missed: not even
+    that; or too few clips to decide.
+    """
     plans = [
         {
             "setup": row["setup"],
@@ -98,7 +104,7 @@ def conclude(rows: Sequence[Row]) -> Row:
             "attention_ratio": row["attention_ratio"],
             "clips": row["clips"],
             "adherence_change": row["adherence_change"],
-            "verdict": _verdict(row["adherence_change"]),
+            "verdict": _verdict(row["adherence_change"], row["clips"]),
         }
         for row in rows
         if row.get("weights") == "finetuned" and row["attention_ratio"] <= TARGET_RATIO
@@ -113,7 +119,9 @@ def conclude(rows: Sequence[Row]) -> Row:
     }
 
 
-def _verdict(change: Row) -> str:
+def _verdict(change: Row, clips: int) -> str:
+    if clips < LEAST_CLIPS:
+        return "too few clips"
     if change["low"] >= -TARGET_POINTS:
         return "met"
     return "not shown" if change["mean"] >= -TARGET_POINTS else "missed"

@@ -71,7 +71,7 @@ EXPERIMENT = Experiment(
     question="At equal cost, is softmax better spent on near frames or on every R-th token?",
     configs={
         "quick": RehyatConfig(
-            chunked=("T1o0", "T2o0"), updates=160, clips=6, long_clips=2, pictured=("T1o0",)
+            chunked=("T1o0", "T2o0"), updates=120, clips=5, long_clips=2, pictured=("T1o0",)
         ),
         "full": RehyatConfig(
             chunked=("T1o0", "T1o1", "T2o0", "T2o1"),

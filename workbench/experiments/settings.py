@@ -85,7 +85,7 @@ QUICK = Shared(
     states=2,
     clip_steps=8,
     clips_a_task=2,
-    bank=BankRecipe(rates=("R2", "R4", "R8", "linear"), updates=240),
+    bank=BankRecipe(rates=("R2", "R4", "R8", "linear"), updates=200),
     finetune=FinetuneRecipe(updates=60),
 )
 FULL = Shared(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from workbench.evaluation.statistics import bootstrap_interval, paired_bootstrap
 from workbench.experiments.catalogue import EXPERIMENTS
+from workbench.experiments.rates import LEAST_CLIPS
 from workbench.experiments.results import Row
 from workbench.workspace import read_json
 
@@ -232,7 +233,8 @@ def _target(result: Row) -> list[str]:
     goal = (
         f"Target: mean adherence at most {target['points_below_teacher_at_most']:g} points below the "
         f"teacher's, at an attention ratio of at most {target['attention_ratio_at_most']:.2f}. Met: the "
-        "interval of the paired difference lies above; not shown: only the mean does; missed: not even that."
+        "interval of the paired difference lies above; not shown: only the mean does; missed: not even that. "
+        f"Below {LEAST_CLIPS} clips nothing is decided."
     )
     return [f"{goal}\n\n" + "\n".join(lines)] if lines else []
 

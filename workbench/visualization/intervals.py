@@ -16,6 +16,8 @@ WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 64, 16, 64, 48
 PLOT_HEIGHT = 260
 LINE = 20
 LABELS = 240
+ASIDE = 7
+"""Pixels by which families stand beside each other, so that means of one place do not hide one another."""
 COLOURS = (LIGHT.accent, "#c2600a", "#158083", "#9d42b7", LIGHT.text_3)
 
 
@@ -64,9 +66,10 @@ def interval_plot(families: Sequence[Family], *, title: str, x_title: str, y_tit
         parts.append(_text(across(value), height - BOTTOM + 18, f"{value:g}", anchor="middle"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, height - 8, x_title, anchor="middle"))
     parts.append(_text(LEFT, TOP - 10, y_title))
-    for colour, family in zip(_colours(families), families, strict=True):
+    for index, family in enumerate(families):
+        colour, aside = COLOURS[index % len(COLOURS)], ASIDE * (index - (len(families) - 1) / 2)
         for mean in family.means:
-            x = across(mean.x)
+            x = across(mean.x) + aside
             whisker = f"M{x:.1f} {down(mean.low):.1f}V{down(mean.high):.1f}"
             parts.append(_mark(whisker, x, down(mean.mean), colour, _said(family.name, mean)))
     return _document(height, parts)
@@ -88,7 +91,8 @@ def interval_list(families: Sequence[Family], *, title: str, x_title: str) -> st
         parts.append(_text(x, height - BOTTOM + 18, f"{value:g}", anchor="middle"))
     parts.append(_text((LABELS + WIDTH - RIGHT) / 2, height - 8, x_title, anchor="middle"))
     y = TOP + LINE / 2
-    for colour, family in zip(_colours(families), families, strict=True):
+    for index, family in enumerate(families):
+        colour = COLOURS[index % len(COLOURS)]
         for mean in family.means:
             parts.append(_text(LABELS - 12, y + 4, mean.label, anchor="end"))
             whisker = f"M{across(mean.low):.1f} {y:.1f}H{across(mean.high):.1f}"
@@ -107,10 +111,6 @@ def _ticks(low: float, high: float) -> list[float]:
     while (first + count) * step < high - 1e-9 * span:
         count += 1
     return [round((first + index) * step, 12) for index in range(count + 1)]
-
-
-def _colours(families: Sequence[Family]) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(len(families))]
 
 
 def _frame(height: int, title: str, names: Sequence[str]) -> list[str]:
