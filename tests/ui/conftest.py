@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -156,18 +156,26 @@ BENCH = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/wo
 </script>"""
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A page with one part on it and generated data: parts are tested on their own, without gradio."""
-    workspace = Workspace.open(tmp_path_factory.mktemp("bench"))
+def start_bench(workspace: Workspace) -> tuple[Server, Callable[[], None]]:
+    """Serve a page with one part on it, without gradio; returns it and what stops it."""
     app = Starlette(routes=[Route("/", lambda _: HTMLResponse(BENCH)), *routes(workspace)])
     port = free_port()
     runner = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=runner.run, daemon=True)
     thread.start()
-    address = f"http://127.0.0.1:{port}"
     while not runner.started:
         time.sleep(0.02)
-    yield Server(address, workspace, process=None)  # type: ignore[arg-type]
-    runner.should_exit = True
-    thread.join(timeout=10)
+
+    def stop() -> None:
+        runner.should_exit = True
+        thread.join(timeout=10)
+
+    return Server(f"http://127.0.0.1:{port}", workspace, process=None), stop  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A page with one part on it and generated data: parts are tested on their own, without gradio."""
+    server, stop = start_bench(Workspace.open(tmp_path_factory.mktemp("bench")))
+    yield server
+    stop()

@@ -240,3 +240,85 @@ def test_a_blind_vote_names_nothing_until_it_is_over(watched: Watched, bench: Se
     lines = caught.value.path().read_text().strip().split("\n")
     assert len(lines) == 5 and lines[0].startswith('"prompt","left","right"')
     assert page.evaluate("window.broken") is None
+
+
+PAYLOADS = (
+    "<script>window.broken=1</script>",
+    "</script><script>window.broken=1</script>",
+    "<img src=x onerror=window.broken=1>",
+    '"><img src=x onerror=window.broken=1>',
+    "'><svg onload=window.broken=1>",
+    "<svg/onload=window.broken=1>",
+    "<iframe srcdoc='<script>parent.broken=1</script>'>",
+    "[x](javascript:window.broken=1)",
+    "javascript:window.broken=1",
+    "<a href='javascript:window.broken=1'>x</a>",
+    "${window.broken=1}",
+    "{{constructor.constructor('window.broken=1')()}}",
+)
+"""Twelve ways to smuggle a script into a name or a prompt."""
+
+
+@pytest.mark.parametrize("part", ["player", "vote", "heads", "jobs", "compare", "attention"])
+def test_no_name_or_prompt_runs_as_script(watched: Watched, bench: Server, part: str) -> None:
+    page = watched.page
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(bench.address)
+    page.wait_for_function("window.ready")
+    rows = [
+        {
+            "prompt": text,
+            "clips": [
+                {
+                    "role": "student", "column": column, "name": text, "plan": [text], "branch": True,
+                    "url": "", "facts": [[text, text, text, text]], "verdicts": [[text, text]],
+                    "curves": None,
+                }
+                for column in (0, 1)
+            ],
+        }
+        for text in PAYLOADS
+    ]  # fmt: skip
+    clips = {"rows": rows, "columns": list(PAYLOADS), "seed": 1, "fps": 8, "frames": 2, "id": "x"}
+    named = [{"key": text, "name": text, "kind": text, "plan": text} for text in PAYLOADS]
+    listed = [{"id": text, "prompt": text, "rows": 1, "columns": [text], "made": text} for text in PAYLOADS]
+    heads = {
+        "columns": [{"key": "a", "label": PAYLOADS[2], "digits": 2, "tip": PAYLOADS[3]}],
+        "rows": [{"block": 0, "head": 0, "kind": text, "a": 0.5} for text in PAYLOADS],
+    }
+    page_value = {
+        "ids": {"capture": "x"}, "model": PAYLOADS[2], "columns": named, "student": PAYLOADS[2], "steps": 2,
+        "prompt": PAYLOADS[3], "vocabulary": None, "shown": clips, "listed": listed, "heads": heads,
+        "sprite": {"fault": PAYLOADS[2]}, "overlay": {}, "playground": {},
+    }  # fmt: skip
+    value = {"player": clips, "vote": clips, "heads": heads}.get(part, page_value)
+    jobs = [
+        {
+            "id": f"job-{at}", "kind": text, "title": text, "state": "failed", "stage": text, "step": 1,
+            "steps": 2, "done": 0.5, "seconds": 1, "made": text, "message": text, "result": text,
+        }
+        for at, text in enumerate(PAYLOADS)
+    ]  # fmt: skip
+    things = [
+        {"kind": "clips", "id": text, "name": text, "bytes": 1, "made": text, "used": text, "busy": [text]}
+        for text in PAYLOADS
+    ]
+    answers = {
+        "stocked": {"rows": things, "room": {"clips": 1}, "free": 1},
+        "job": {
+            "rows": [], "next": 0, "log": "\n".join(PAYLOADS), "command": " ".join(PAYLOADS), "memory": 1,
+            "saved": 1, "samples": [{"step": text, "url": text} for text in PAYLOADS],
+        },
+    }  # fmt: skip
+    page.evaluate("document.documentElement.dataset.page = 'runs'")
+    page.evaluate("([part, value, answers]) => place(part, {value}, answers)", [part, value, answers])
+    page.evaluate(
+        """jobs => import('/workbench/static/bus.js').then(({ tell, say }) => {
+          tell('jobs', { jobs, rows: [] });
+          jobs.forEach(job => say(job.title, 'error'));
+        })""",
+        jobs,
+    )
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.broken") is None
+    assert PAYLOADS[0] in page.locator("body").inner_text()

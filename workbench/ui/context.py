@@ -169,6 +169,8 @@ def whole_number(value: object, *, what: str) -> int:
     Raises:
         InputError: it is empty, a fraction or no number.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or int(value) != value:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{what} must be a whole number, got {str(value)[:40]!r}.")
+    if isinstance(value, float) and not value.is_integer():
         raise InputError(f"{what} must be a whole number, got {value!r}.")
     return int(value)

@@ -13,14 +13,14 @@ const ATTRIBUTES = { camera: 'camera', count: 'number' };
 export const operatorOf = clip => (clip.plan?.length ? planOperator(clip.plan) : 'imported');
 
 export const verdict = ([attribute, found]) =>
-  `<span class="verdict" data-verdict="${text(found)}" data-tip="${text(attribute)}: ${WORDS[found] ?? text(found)}"><svg class="icon" viewBox="0 0 16 16" aria-hidden="true">${MARKS[found] ?? ''}</svg>${text(ATTRIBUTES[attribute] ?? attribute)}<span class="visually-hidden"> ${WORDS[found] ?? text(found)}</span></span>`;
+  `<span class="verdict" data-verdict="${text(found)}" data-tip="${text(attribute)}: ${text(WORDS[found] ?? found)}"><svg class="icon" viewBox="0 0 16 16" aria-hidden="true">${MARKS[found] ?? ''}</svg>${text(ATTRIBUTES[attribute] ?? attribute)}<span class="visually-hidden"> ${WORDS[found] ?? text(found)}</span></span>`;
 
 export const figure = (clip, row) => {
   const operator = operatorOf(clip);
   return `<figure class="clip" data-row="${row}" data-column="${clip.column}">
   <div class="screen"><video src="${text(clip.url)}" muted playsinline preload="auto" tabindex="-1" aria-label="Clip of ${text(clip.name)}"></video>
     ${clip.column ? '<canvas class="over" aria-hidden="true"></canvas><i class="wipe-line" hidden></i><span class="flip-name">teacher</span>' : ''}</div>
-  <figcaption><div class="clip-name" data-op="${operator}">${clip.role === 'imported' ? icon('copy') : swatch(operator)}<b class="${clip.role === 'student' ? 'mono ' : ''}clipped" data-tip="${text(clip.name)}">${text(clip.name)}</b><span class="clip-score"></span></div>
+  <figcaption><div class="clip-name" data-op="${text(operator)}">${clip.role === 'imported' ? icon('copy') : swatch(operator)}<b class="${clip.role === 'student' ? 'mono ' : ''}clipped" data-tip="${text(clip.name)}">${text(clip.name)}</b><span class="clip-score"></span></div>
   ${clip.verdicts?.length ? `<div class="verdicts">${clip.verdicts.map(verdict).join('')}</div>` : ''}
   <dl class="clip-facts">${clip.facts.map(([label, value, unit, tip]) => `<div data-tip="${text(`${label}. ${tip ?? ''}`)}"><dt class="visually-hidden">${text(label)}</dt><dd>${text(value)} <span>${text(unit ?? '')}${label === 'motion' ? ' motion' : ''}</span></dd></div>`).join('')}</dl></figcaption></figure>`;
 };

@@ -160,7 +160,7 @@ const run = (element, value) => {
   const curve = curveOf(find('.curve'), () => ({ clips: shownClips(view.row), metric: view.metric, frames: value.frames, frame: view.frame }));
   const legend = () => {
     find('.curve-legend').innerHTML = shownClips(view.row).filter(clip => clip.curves).map((clip, place) =>
-      `<span data-op="${operatorOf(clip)}"><i class="stroke" data-dash="${place % 4}"></i><span class="mono clipped">${text(clip.name)}</span></span>`).join('');
+      `<span data-op="${text(operatorOf(clip))}"><i class="stroke" data-dash="${place % 4}"></i><span class="mono clipped">${text(clip.name)}</span></span>`).join('');
   };
 
   const paint = () => {

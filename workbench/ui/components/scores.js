@@ -54,7 +54,7 @@ export const mount = (element, { ask, open }) => {
         while (placed.some(([px, py]) => Math.abs(px - x) < 160 && Math.abs(py - line) < 14)) line += 14;
         placed.push([x, line]);
         const bar = mean.low == null ? '' : `<path class="interval" d="M${x} ${sy(mean.low)}V${sy(mean.high)}M${x - 4} ${sy(mean.low)}h8M${x - 4} ${sy(mean.high)}h8"/>`;
-        return `<g class="score-point" data-score="${at}" data-op="${planOperator(row.plan)}" tabindex="0" role="button" aria-label="${text(`${row.name}: ${show(mean.value)} at ${(100 * row.dit_ratio).toFixed(0)} %`)}">${bar}<circle cx="${x}" cy="${y}" r="6" ${row.linear_branch ? '' : 'class="hollow"'}/><text x="${x + 10}" y="${line}">${text(row.name)}</text></g>`;
+        return `<g class="score-point" data-score="${at}" data-op="${text(planOperator(row.plan))}" tabindex="0" role="button" aria-label="${text(`${row.name}: ${show(mean.value)} at ${(100 * row.dit_ratio).toFixed(0)} %`)}">${bar}<circle cx="${x}" cy="${y}" r="6" ${row.linear_branch ? '' : 'class="hollow"'}/><text x="${x + 10}" y="${line}">${text(row.name)}</text></g>`;
         }).join('');
       },
     }));

@@ -10,7 +10,7 @@ import gradio as gr
 from workbench.errors import InputError
 from workbench.ui.components import JOBS, title
 from workbench.ui.context import Context, answering
-from workbench.ui.media import media_url
+from workbench.ui.media import ID, media_url
 from workbench.ui.presenters import stock
 from workbench.ui.presenters.study import job_view, loss_rows
 
@@ -103,7 +103,7 @@ def stock_calls(context: Context) -> list[Callable[..., Answer]]:
     def form(question: Question) -> Answer:
         """Answer the kind and settings of the form that made a thing, or a job."""
         if isinstance(question.get("job"), str):
-            chosen = queue.get(question["job"])
+            chosen = find_job(context, {"id": question["job"]})
             return {"kind": chosen.kind, "settings": chosen.config}
         kind, settings = stock.form_of(stock.find(workspace, question), queue.list())
         return {"kind": kind, "settings": settings}
@@ -137,7 +137,7 @@ def find_job(context: Context, question: Question) -> Any:
         InputError: no such job.
     """
     name = question.get("id")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not ID.fullmatch(name):
         raise InputError("A job is named by its id.")
     return context.queue.get(name)
 

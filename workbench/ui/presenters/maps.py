@@ -139,7 +139,7 @@ def attention_row(
     block, head, token = place_of(capture, question)
     patch = _patch(question.get("patch"), capture)
     view = question.get("view", "softmax")
-    if view not in VIEWS:
+    if not isinstance(view, str) or view not in VIEWS:
         raise InputError(f"There is no view {str(view)[:40]!r}; known: {', '.join(VIEWS)}.")
     heads = list(range(capture.num_heads)) if question.get("mean") is True else [head]
     step = _row_step(capture, question, token) if view == "softmax" else capture.default_step

@@ -135,7 +135,7 @@ def find(workspace: Workspace, question: Mapping[str, Any]) -> Artefact:
         InputError: there is none.
     """
     kind, name = question.get("kind"), question.get("id")
-    if kind in DOCUMENTS and isinstance(name, str) and ID.fullmatch(name):
+    if isinstance(kind, str) and kind in DOCUMENTS and isinstance(name, str) and ID.fullmatch(name):
         document = DOCUMENTS[kind]
         path = workspace.folder(kind) / name
         source = path / document if document else path
