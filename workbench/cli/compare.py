@@ -14,6 +14,7 @@ from workbench.cli.options import (
     SeedOption,
     StepsOption,
     WorkspaceOption,
+    bank_name,
     model_name,
     plan_name,
     queue_step,
@@ -57,7 +58,7 @@ def compare(
     students = [one for one in named if not plan or is_student(one)]
     teachers = [model_name(teacher)] if teacher else [one for one in named if one not in students]
     sides: list[dict[str, Any]] = [{"model": one} for one in students]
-    sides += [{"plan": plan_name(one), "bank": str(bank.absolute()) if bank else ""} for one in plan or ()]
+    sides += [{"plan": plan_name(one), "bank": bank_name(bank) if bank else ""} for one in plan or ()]
     if bank is not None and not plan:
         raise InputError(
             "A bank alone makes no student; give the plan too, or a student folder as the model."

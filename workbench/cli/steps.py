@@ -20,6 +20,7 @@ from workbench.cli.options import (
     StepsOption,
     WidthOption,
     WorkspaceOption,
+    bank_name,
     model_name,
     numbers,
     plan_name,
@@ -96,7 +97,7 @@ def surgery(
     """Join a plan with measured cells into a student folder."""
     from workbench import workflow
 
-    config = workflow.check("surgery", {"plan": plan, "bank": str(bank), "name": name})
+    config = workflow.check("surgery", {"plan": plan, "bank": bank_name(bank), "name": name})
     made = workflow.STEPS["surgery"].run(config, Workspace.open(workspace), SilentReporter())
     show(made.to_json(), as_json=as_json, prose=str(made.path))
 
