@@ -34,7 +34,7 @@ def page_ready(page: Page, address: str) -> float:
     began = time.monotonic()
     page.goto(address)
     page.wait_for_selector(".study-step")
-    page.wait_for_selector(".painter, .plan-part .empty")
+    page.wait_for_selector(".painter, .plan-part .empty", state="attached")
     return time.monotonic() - began
 
 

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.ui.conftest import Server, Watched, watch
+from tests.ui.measures import PROMISES, TIMES, actions, page_ready, percentile
 from workbench.jobs import Queue
 
 HOSTILE = '<img src=x onerror="window.broken=1">'
@@ -178,6 +179,25 @@ def test_two_tabs_see_one_cancel(browser: Browser, server: Server, whole_job: Wa
     context.close()
 
 
+def test_pages_answer_within_five_times_the_promise_while_a_job_runs(
+    browser: Browser, server: Server, whole_job: Watched
+) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    other = watch(context)
+    ready = page_ready(other.page, f"{server.address}/#attention")
+    assert ready <= TIMES * PROMISES["page_ready_s"]
+    queue = Queue(server.workspace)
+    config = queue.list()[0].config | {"steps": 800}
+    job = queue.submit("capture", config, title="runs meanwhile")
+    queue.dispatch()
+    other.page.wait_for_selector(".overlay-part[data-ready]")
+    taken = actions(other.page, 2)
+    queue.cancel(job.id)
+    assert percentile(taken, 0.95) <= TIMES * PROMISES["action_p95_s"]
+    assert other.outside == [] and other.faults == []
+    context.close()
+
+
 @pytest.mark.parametrize(
     ("name", "values", "sentence"),
     [
@@ -188,8 +208,8 @@ def test_two_tabs_see_one_cancel(browser: Browser, server: Server, whole_job: Wa
         ("capture", ["a ball", 0, 10**9], "'steps'"),
         ("measure", ["99", ["R4"], 8], "Block 99 does not exist"),
         ("measure", ["0", [], 8], "No rate is chosen"),
-        ("cost", [["R4"]], "one operator for each of the 3 blocks"),
-        ("cost", [["R4", "R0", "R4"]], "'R0' is not a whole number"),
+        ("cost", [["R4"], 0], "one operator for each of the 3 blocks"),
+        ("cost", [["R4", "R0", "R4"], 0], "'R0' is not a whole number"),
         ("compare", ["a ball", 0, 2, "student/../../x"], "No student is chosen"),
     ],
 )
@@ -223,7 +243,15 @@ def call(server: Server, name: str, values: list[Any]) -> str:
     ],
 )
 @pytest.mark.parametrize(
-    "path", ["/", "/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/component_server"]
+    "path",
+    [
+        "/",
+        "/gradio_api/upload",
+        "/gradio_api/queue/join",
+        "/gradio_api/component_server",
+        "/workbench/import/x/0",
+        "/workbench/export/x/html",
+    ],
 )
 def test_foreign_pages_are_refused_on_real_routes(
     server: Server, path: str, headers: dict[str, str], status: int
