@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import workbench.planning.bank as bank_module
 from tests.banks import write_bank
 from workbench.errors import Diverged, InputError
 from workbench.models import ModelFacts
@@ -20,6 +21,7 @@ from workbench.planning import (
     Timings,
     cost,
     front,
+    lend,
     load_bank,
     make_plan,
     merge_banks,
@@ -29,7 +31,7 @@ from workbench.planning import (
 )
 from workbench.planning.allocation import cheapest
 from workbench.planning.selection import choices
-from workbench.workspace import write_json
+from workbench.workspace import Workspace, write_json
 
 
 @pytest.fixture
@@ -258,3 +260,18 @@ def untrained_bank_facts() -> ModelFacts:
     entry = registry.find("embedded")
     assert entry is not None
     return entry.facts
+
+
+def test_a_new_workspace_is_lent_the_bank_that_ships(
+    micro_facts: ModelFacts, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank_module, "SHIPPED", tmp_path / "shipped")
+    assert lend(workspace, micro_facts) is None
+    write_bank(tmp_path / "shipped" / micro_facts.name, micro_facts, rates=("R4",))
+    other = micro_facts.model_copy(update={"fingerprint": "0" * 64})
+    assert lend(workspace, other) is None
+    lent = lend(workspace, micro_facts)
+    assert lent is not None and set(load_bank(lent, micro_facts).cells) == {
+        (block, "R4") for block in range(3)
+    }
+    assert lend(workspace, micro_facts) is None

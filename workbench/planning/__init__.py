@@ -8,6 +8,7 @@ from workbench.planning.bank import (
     Cell,
     TimestepError,
     bank_folder,
+    lend,
     load_bank,
     merge_banks,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "from_text",
     "front",
     "is_short",
+    "lend",
     "load",
     "load_bank",
     "load_file",
