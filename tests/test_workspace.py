@@ -106,6 +106,18 @@ def test_ids_sort_by_time_and_never_become_paths(workspace: Workspace) -> None:
     assert len({new_id("same") for _ in range(200)}) > 190
 
 
+def test_two_artefacts_never_take_one_id(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["same", "same", "other", "same", "other", "third"])
+    monkeypatch.setattr("workbench.workspace.new_id", lambda name="": next(drawn))
+    with workspace.new_folder("clips") as first, workspace.new_folder("clips") as second:
+        (first.path / "whose").write_text("first")
+        (second.path / "whose").write_text("second")
+    with workspace.new_folder("clips") as third:
+        (third.path / "whose").write_text("third")
+    made = {folder.name: (folder / "whose").read_text() for folder in workspace.folder("clips").iterdir()}
+    assert made == {"same": "first", "other": "second", "third": "third"}
+
+
 def test_a_document_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     write_json(path, PLAN)

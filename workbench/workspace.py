@@ -110,11 +110,14 @@ class Workspace:
         Raises:
             DiskFull, InputError: the disk is full or the folder cannot be written.
         """
-        final = self.folder(kind) / new_id(name)
-        temporary = self.folder(kind) / f".tmp-{final.name}"
-        descriptor = -1
+        folder = self.folder(kind)
+        final, descriptor = folder / new_id(name), -1
+        temporary = _temporary(final)
         try:
-            descriptor = _make_locked(temporary)
+            while (found := _make_locked(temporary, unless=final)) is None:
+                final = folder / new_id(name)
+                temporary = _temporary(final)
+            descriptor = found
             yield NewFolder(path=temporary, final=final)
             for file in sorted(temporary.rglob("*")):
                 if file.is_file():
@@ -154,10 +157,23 @@ class NewFolder:
     final: Path
 
 
-def _make_locked(folder: Path) -> int:
-    """Make a folder and lock it; make it again where a sweep took it before the lock stood."""
+def _temporary(final: Path) -> Path:
+    return final.with_name(f".tmp-{final.name}")
+
+
+def _make_locked(folder: Path, *, unless: Path) -> int | None:
+    """Make a folder and lock it; make it again where a sweep took it before the lock stood.
+
+    Returns None where another has the folder, or finished its own as `unless`.
+    """
     while True:
-        folder.mkdir(parents=True)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            return None
+        if unless.exists():
+            folder.rmdir()
+            return None
         with suppress(FileNotFoundError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
