@@ -23,7 +23,7 @@ from workbench.models import LoadedModel, ModelFacts, check_words
 from workbench.operators import Schedule, parse_rate
 from workbench.planning import Bank, Plan, load_bank, make_plan
 from workbench.sampling import GenerateConfig, Sample, sample
-from workbench.surgery import install, open_facts, open_model, restore
+from workbench.surgery import install_student, open_facts, open_model, restore
 from workbench.types import Reporter, StrictModel
 from workbench.video import write_mp4
 from workbench.workspace import Workspace, read_json, write_json
@@ -98,7 +98,7 @@ def render(config: RenderConfig, workspace: Workspace, *, reporter: Reporter) ->
         return reference
     reporter.stage("velocity error", 1)
     velocity = velocity_error(model, plan, bank, teacher_states(model, workspace, count=STATES))
-    install(model, plan, bank)
+    install_student(model, plan, bank)
     made = sample(model, config, reporter=reporter)
     folder = _keep(config, made, model, workspace, _Reference(_frames(reference), velocity))
     _prune(workspace, keep={reference, folder})
