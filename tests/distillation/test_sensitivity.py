@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,28 @@ def test_a_stop_costs_nothing(micro_model: LoadedModel, workspace: Workspace) ->
     assert paused.saved is not None and len(paused.saved.meta["found"]) == 2
     again = measure_sensitivity(micro_model, config, workspace, reporter=Recording(state=paused.saved))
     assert again.read_text() == whole
+
+
+def test_a_bank_that_ships_is_not_changed(
+    micro_model: LoadedModel, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package's folder of banks may be read-only, and belongs to every workspace."""
+    bank = run(micro_model, workspace, updates=4)
+    package = tmp_path / "package"
+    shutil.copytree(bank.folder, package / "micro")
+    for module in ("workbench.planning.bank", "workbench.distillation.sensitivity"):
+        monkeypatch.setattr(f"{module}.SHIPPED", package)
+    before = {file: file.read_bytes() for file in package.rglob("*") if file.is_file()}
+    reporter = Recording()
+    path = measure_sensitivity(
+        micro_model, SensitivityConfig(bank="micro", steps=2), workspace, reporter=reporter
+    )
+    assert {file: file.read_bytes() for file in package.rglob("*") if file.is_file()} == before
+    assert path.parent.parent == workspace.folder("banks")
+    copied = load_bank(path.parent, micro_model.facts)
+    found = load_sensitivity(copied)
+    assert found is not None and set(found.errors) == set(copied.cells) == set(bank.cells)
+    assert any(path.parent.name in note for note in reporter.notes)
 
 
 def test_a_whole_plan_is_judged_on_a_few_states(micro_model: LoadedModel, workspace: Workspace) -> None:

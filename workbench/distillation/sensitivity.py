@@ -7,9 +7,10 @@ the objective of planning in its place.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -26,7 +27,7 @@ from workbench.distillation.trajectories import (
 )
 from workbench.errors import InputError
 from workbench.models import LoadedModel, check_words
-from workbench.planning.bank import Bank, Cell, load_bank
+from workbench.planning.bank import SHIPPED, Bank, Cell, load_bank
 from workbench.planning.plan import Plan, make_plan
 from workbench.surgery import CellSource, install_student, installed, open_facts, restore
 from workbench.types import CheckpointState, ClipSize, Reporter, SilentReporter, StrictModel
@@ -96,9 +97,23 @@ class TeacherState(NamedTuple):
 
 
 def measure_sensitivity(
-    model: LoadedModel, config: SensitivityConfig, workspace: Workspace, *, reporter: Reporter
+    model: LoadedModel,
+    config: SensitivityConfig,
+    workspace: Workspace,
+    *,
+    reporter: Reporter,
+    ships: bool = False,
 ) -> Path:
     """Install every cell of a bank alone and measure what it does to the velocity; goes on where it stopped.
+
+    A bank that ships stays as it is: a copy of it in the workspace gets the file.
+
+    Args:
+        model: the teacher.
+        config: what to measure.
+        workspace: keeps the teacher's trajectories, and that copy.
+        reporter: hears of progress.
+        ships: write into a bank that ships all the same, for whoever makes it.
 
     Returns:
         `sensitivity.json` in the folder of the bank.
@@ -129,9 +144,21 @@ def measure_sensitivity(
     groups = [state.prompt for state in states]
     measured = tuple(_summary(cell, found, groups, seed=config.seed) for cell in cells)
     result = Sensitivity(config=config, cells=measured, rank_correlation=_rank_correlation(measured))
-    path = bank.folder / FILE
-    write_json(path, json.loads(result.model_dump_json()))
-    return path
+    document = json.loads(result.model_dump_json())
+    if bank.folder.resolve().parent != SHIPPED.resolve() or ships:
+        write_json(bank.folder / FILE, document)
+        return bank.folder / FILE
+    copy = _copy(bank, workspace, sensitivity=document)
+    reporter.note(f"The bank that ships is not changed; bank {copy.name} is a copy with its sensitivity.")
+    return copy / FILE
+
+
+def _copy(bank: Bank, workspace: Workspace, *, sensitivity: Mapping[str, Any]) -> Path:
+    """Copy a bank into the workspace with another sensitivity beside it; returns the new bank."""
+    with workspace.new_folder("banks", name=f"{bank.folder.name} sensitivity") as made:
+        shutil.copytree(bank.folder, made.path, dirs_exist_ok=True)
+        write_json(made.path / FILE, sensitivity)
+    return made.final
 
 
 def check_sensitivity(config: SensitivityConfig) -> None:

@@ -110,7 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     shutil.rmtree(options.out, ignore_errors=True)
     temporary.rename(options.out)
     if options.out == SHIPPED / NAME:
-        measure_sensitivity(model, SensitivityConfig(bank=NAME), workspace, reporter=reporter)
+        wanted = SensitivityConfig(bank=NAME)
+        measure_sensitivity(model, wanted, workspace, reporter=reporter, ships=True)
     megabytes = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file()) / 1e6
     sys.stdout.write(
         f"{options.out}: {len(shipped.cells)} cells, {megabytes:.1f} MB, measured in {seconds:.0f} s; mean "
