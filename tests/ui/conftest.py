@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -89,16 +89,18 @@ def watched(browser: Browser) -> Iterator[Watched]:
     context.close()
 
 
-def start_app(workspace: Workspace, model: Path, port: int) -> Server:
+def start_app(
+    workspace: Workspace, model: Path, port: int, environment: Mapping[str, str] | None = None
+) -> Server:
     """Start the real app the way a user starts it, and wait until it answers."""
     command = [
         sys.executable, str(ROOT / "app.py"), "--no-browser", "--port", str(port),
         "--workspace", str(workspace.root), "--model", str(model),
     ]  # fmt: skip
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("GRADIO_", "HF_"))
-    }
-    process = subprocess.Popen(command, cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1"})
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GRADIO_", "HF_"))}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=inherited | {"OMP_NUM_THREADS": "1"} | dict(environment or {})
+    )
     address = f"http://127.0.0.1:{port}"
     wait_until_up(address, process)
     return Server(address, workspace, process)

@@ -20,6 +20,7 @@ from workbench.workspace import Workspace
             "measure",
             {"model": "embedded", "blocks": [0, 5], "rates": ["R4", "linear"], "updates": 8, "extend": None},
         ),
+        ("download", {"model": "owner/a-model", "allow_network": True}),
         ("surgery", {"plan": "/tmp/a plan.json", "bank": "/tmp/bank", "name": ""}),
         ("compare", {"model": "/tmp/student", "prompt": "a ball", "seed": 0, "steps": 2}),
         ("compare", {"model": "m", "plan": "p", "bank": "b", "prompt": "a ball", "seed": 0, "steps": 2}),

@@ -101,18 +101,15 @@ def download(
     as_json: JsonOption = False,
 ) -> None:
     """Bring a model from the hub onto this machine; nothing is fetched without --allow-network."""
-    from workbench.models import model_facts, registry, resolve_folder
-    from workbench.models.folder import check_folder
+    from workbench.models import DownloadConfig, fetch
 
     del workspace
-    entry = registry.find(model)
-    name = model if entry is None else entry.name
-    folder = resolve_folder(model, allow_network=allow_network)
-    check_folder(folder, name=name)
+    settings = {"model": model, "allow_network": allow_network}
+    name, folder, fingerprint = fetch(DownloadConfig.parse(settings, what="download settings"))
     document: dict[str, Any] = {
         "model": name,
         "folder": str(folder),
-        "fingerprint": model_facts(model).fingerprint,
+        "fingerprint": fingerprint,
     }
     show(document, as_json=as_json, prose=f"{name} is complete on this machine: {folder}")
 

@@ -57,12 +57,20 @@ class Context:
             InputError: the model is not known or is gone.
         """
         if study.model in ("", self.model):
+            self._look_again()
             return self
-        if study.model not in self._others:
+        other = self._others.get(study.model)
+        if other is None or not other.facts.fingerprint:
             other = replace(self, model=study.model)
             other.facts  # noqa: B018  (an unknown model is refused and not kept)
             self._others[study.model] = other
         return self._others[study.model]
+
+    def _look_again(self) -> None:
+        """Forget the facts of a model whose weights were not here: they may have been fetched since."""
+        known = self.__dict__.get("facts")
+        if known is not None and not known.fingerprint:
+            del self.__dict__["facts"]
 
     @cached_property
     def facts(self) -> ModelFacts:

@@ -1,5 +1,6 @@
 """The whole flow on one page: each step is a function from saved artefacts to a saved artefact.
 
+    download ─ a model from the hub, where the user allows it
     generate ─ a clip                 plan ────── which operator each block gets (`workbench.planning`)
     capture ── what each head does    surgery ─── plan + bank → student folder
     measure ── cells → bank           finetune ── student → better student
@@ -52,6 +53,14 @@ def _open(
         if found.device_peak > NOTABLE_BYTES:
             reporter.note(found.sentence(facts.name, facts.default_size))
     return surgery.open_model(name, placement=placement)
+
+
+def download(config: models.DownloadConfig, workspace: Workspace, reporter: Reporter | None = None) -> Made:
+    """Bring a model onto this machine, whole and checked; from the hub only where the user allowed it."""
+    del workspace  # the hub's cache holds it, so that every workspace has it
+    (reporter or SilentReporter()).stage("downloading", 1)
+    found = models.fetch(config)
+    return Made("model", found.folder, {"name": found.name, "fingerprint": found.fingerprint})
 
 
 def generate(config: sampling.GenerateConfig, workspace: Workspace, reporter: Reporter | None = None) -> Made:

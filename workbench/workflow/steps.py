@@ -28,6 +28,7 @@ from workbench.workflow.flow import (
     build_student,
     capture,
     compare,
+    download,
     evaluate,
     evaluate_suite,
     finetune,
@@ -144,6 +145,7 @@ def _check_evaluation(config: evaluation.EvaluateConfig) -> None:
 
 
 STEPS: dict[str, Step] = {
+    "download": Step(models.DownloadConfig, download, models.check_download),
     "generate": Step(sampling.GenerateConfig, generate, _check_clip),
     "capture": Step(capturing.CaptureConfig, capture, _check_capture),
     "measure": Step(distillation.MeasureConfig, measure, _check_measuring),

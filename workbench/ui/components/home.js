@@ -1,7 +1,7 @@
 /* The Home page: a finished example, the model and where its operations go, whether it pays, a walkthrough, the machine.
    value: {ids, current, models, example, model, peak, reachable, walkthrough}; see presenters/home.py. */
 import { asker, on, say } from './bus.js';
-import { chart, duration, empty, flops, fraction, icon, massColours, notice, onSegment, planOperator, planStrip, segmented, swatch, text, ticks } from './draw.js';
+import { chart, duration, empty, flops, fraction, icon, isLive, massColours, notice, onSegment, planOperator, planStrip, segmented, state, swatch, text, ticks } from './draw.js';
 
 const FILLS = ['var(--op-softmax)', 'var(--line-strong)', 'var(--line-strong)', 'var(--line-strong)'];
 
@@ -14,7 +14,8 @@ export const mount = (element, host) => {
   let shown = null;
   element.innerHTML = `<div class="page-line"><h1>Example study</h1><p class="muted example-line"></p><div class="end"><button type="button" class="button" data-verb="open-example">Open in Compare</button><a class="button primary" href="#attention">Start your own study</a></div></div>
     <div class="rack home-top"><section class="panel"><div class="panel-body example"></div></section>
-      <div class="stack"><section class="panel"><header class="panel-head"><h2>Model</h2><span class="hint model-hint"></span></header><div class="panel-body"><form class="model-form"><select class="input models" aria-label="Model"></select><input class="input folder grow" aria-label="Folder or hub id" placeholder="or a local diffusers folder" autocomplete="off" spellcheck="false"><button type="submit" class="button">Use it</button></form><div class="model-note"></div><dl class="facts model-facts"></dl></div></section>
+      <div class="stack"><section class="panel"><header class="panel-head"><h2>Model</h2><span class="hint model-hint"></span></header><div class="panel-body"><form class="model-form"><select class="input models" aria-label="Model"></select><input class="input folder grow" aria-label="Folder or hub id" placeholder="or a local diffusers folder" autocomplete="off" spellcheck="false"><button type="submit" class="button">Use it</button></form><div class="model-note"></div><dl class="facts model-facts"></dl>
+        <form class="model-form hub-form"><input class="input hub grow" aria-label="Hub id" placeholder="a model of the hub: owner/name" autocomplete="off" spellcheck="false" maxlength="200"><label class="toggle" data-tip="Off: nothing is looked up or fetched. On: this one model is asked for and fetched as a job"><input type="checkbox" class="network">Use the network</label><button type="submit" class="button hub-button" disabled>Fetch</button></form><div class="hub-state" role="status"></div></div></section>
         <section class="panel"><header class="panel-head"><h2>Where the FLOPs go</h2><span class="hint flops-hint"></span><div class="end scale-slot"></div></header><div class="panel-body flops-slot"></div></section>
         <section class="panel"><header class="panel-head"><h2>Will it pay?</h2><div class="end"><label class="slider-row pay-row">target<input class="slider" type="range" aria-label="Target speed-up"><output></output></label></div></header><div class="panel-body"><p class="pay-answer" role="status"></p><div class="pay-chart"></div></div></section></div></div>
     <div class="rack home-low"><section class="panel"><header class="panel-head"><h2>Walkthrough</h2><span class="hint walk-hint">your numbers beside those of the example</span></header><div class="table-scroll walk"></div></section>
@@ -78,7 +79,7 @@ export const mount = (element, host) => {
     const one = model();
     find('.model-hint').textContent = looked ? 'looked at, not yet in use' : one.here ? 'on this machine' : 'facts only';
     find('.model-facts').innerHTML = [...one.facts, ...(value().peak && !looked ? [['peak memory', `${value().peak}, measured`]] : [])].map(([name, fact]) => `<div><dt>${text(name)}</dt><dd>${text(fact)}</dd></div>`).join('');
-    find('.model-note').innerHTML = one.here ? '' : `${notice('info', 'Its weights are not on this machine, so only what follows from its configuration can be seen. Nothing is fetched by itself; this fetches them once:')}<div class="command"><span>workbench download ${text(looked?.asked ?? value().current)} --allow-network</span></div>`;
+    find('.model-note').innerHTML = one.here ? '' : `${notice('info', 'Its weights are not on this machine, so only what follows from its configuration can be seen. Nothing is fetched by itself; this, or the line below the facts, fetches them once:')}<div class="command"><span>workbench download ${text(looked?.asked ?? value().current)} --allow-network</span></div>`;
     find('.models').innerHTML = value().models.map(name => `<option value="${text(name)}">${text(name.split('/').pop() || name)}</option>`).join('');
     if (!value().models.includes(looked?.asked ?? value().current)) find('.models').insertAdjacentHTML('beforeend', `<option value="${text(looked?.asked ?? value().current)}">${text(one.name)}</option>`);
     find('.models').value = looked?.asked ?? value().current;
@@ -109,6 +110,38 @@ export const mount = (element, host) => {
     if (name === value().current) return say(`${value().model.name} is in use.`);
     if (!(await look(name))) return undefined;
     return location.assign(`${location.pathname}?${new URLSearchParams({ model: name })}#home`);
+  });
+
+  /* A model of the hub: only with the user's own word, as a job; then it is offered. */
+  let fetching = null;
+  find('.network').addEventListener('change', event => (find('.hub-button').disabled = !event.target.checked));
+  find('.hub-form').addEventListener('submit', async event => {
+    event.preventDefault();
+    const name = find('.hub').value.trim() || (model().here ? '' : (looked?.asked ?? value().current));
+    if (!name) return find('.hub').focus();
+    const answer = await ask('download', { model: name, network: find('.network').checked }, { quiet: true }).catch(error => drawHub('failed', error.refusal ?? error.message));
+    if (!answer) return undefined;
+    fetching = { id: answer.job, name };
+    find('.network').checked = false;
+    find('.hub-button').disabled = true;
+    return drawHub('queued', `${name} waits for its turn.`);
+  });
+  const drawHub = (glyph, sentence, button = '') => {
+    const html = `<span class="line-of">${state(glyph)}<span>${text(sentence)}</span>${button}</span>`;
+    if (find('.hub-state').dataset.shown !== html) find('.hub-state').innerHTML = find('.hub-state').dataset.shown = html;
+  };
+  on('jobs', ({ jobs }) => {
+    const job = fetching ? jobs.find(one => one.id === fetching.id) : jobs.find(one => one.kind === 'download' && isLive(one.state));
+    if (!job) return;
+    fetching ??= { id: job.id, name: job.title };
+    const { name } = fetching;
+    if (isLive(job.state)) drawHub(job.state, job.state === 'queued' ? `${name} waits for its turn.` : `${name} is being fetched; this goes on when the page is closed, and Runs can cancel it.`);
+    else if (job.state === 'done') drawHub('done', `${name} is whole on this machine.`, `<button type="button" class="button small primary" data-use="${text(name)}">Use ${text(name)}</button>`);
+    else drawHub('failed', job.message || `${name} was not fetched.`);
+  });
+  find('.hub-state').addEventListener('click', event => {
+    const name = event.target.closest('[data-use]')?.dataset.use;
+    if (name) location.assign(`${location.pathname}?${new URLSearchParams({ model: name })}#home`);
   });
 
   const drawFlops = () => {

@@ -62,8 +62,17 @@ def build(context: Context, study: gr.State) -> None:
 
         return {"comparison": install(context.workspace)}
 
+    @answering
+    def download(question: dict[str, Any]) -> dict[str, Any]:
+        """Queue the fetching of a model from the hub, which only the user's own word allows."""
+        name = model_word(question)
+        if question.get("network") is not True:
+            raise InputError("The network is used only when you allow it; switch on 'Use the network' first.")
+        settings = {"model": name, "allow_network": True}
+        return {"job": context.submit("download", settings, title=name).id}
+
     with gr.Column(elem_id="page-home", elem_classes="page-column"):
-        part = HOME.build({}, calls=[facts, pay, doctor, open_example])
+        part = HOME.build({}, calls=[facts, pay, doctor, open_example, download])
     context.refreshes.append(Refresh(lambda chosen: page_value(context, chosen), [part]))
 
 
@@ -78,13 +87,19 @@ def page_value(context: Context, chosen: Study) -> dict[str, Any]:
     return {
         "ids": chosen.model_dump(),
         "current": here.model,
-        "models": list(dict.fromkeys([context.model, *names()])),
+        "models": list(dict.fromkeys([context.model, *names(), *fetched(context)])),
         "example": home.example_data(example, lambda name: f"/workbench/example/{name}"),
         "model": home.model_data(here.facts),
         "peak": home.peak_memory(here),
         "reachable": home.reachable(parts.bank, here.facts),
         "walkthrough": home.walkthrough(example, parts),
     }
+
+
+def fetched(context: Context) -> list[str]:
+    """Return the hub ids that were fetched from this page, newest first."""
+    done = context.queue.list(states=("done",))
+    return [str(job.config["model"]) for job in reversed(done) if job.kind == "download"]
 
 
 def model_word(question: dict[str, Any]) -> str:

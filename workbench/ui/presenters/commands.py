@@ -16,6 +16,9 @@ OPTIONS = {"num_prompts": "prompts", "num_held_out": "held-out", "maps_lr": "map
 def command_line(kind: str, settings: Mapping[str, Any], workspace: Workspace) -> str:
     """Return the command that queues the same job in the same workspace."""
     words = ["workbench", kind]
+    if kind == "download":
+        words.append(str(settings["model"]))
+        settings = {name: value for name, value in settings.items() if name != "model"}
     for name, value in comparison_options(settings) if kind == "compare" else settings.items():
         if value is None or value == "":
             continue
