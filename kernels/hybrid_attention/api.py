@@ -88,7 +88,8 @@ def hybrid_attention(
         key: [B, M, H, D].
         value: [B, M, H, D].
         query_features: [B, N, H, F]; None is allowed at rate 1.
-        key_features: [B, M, H, F]; those of kept keys 0, R, 2R, ... are ignored. None is allowed at rate 1.
+        key_features: [B, M, H, F], where those of kept keys 0, R, 2R, ... are ignored; or those of the
+            other keys alone (see ``linear_tokens``). None is allowed at rate 1.
         rate: R >= 1 (1 is softmax attention), or None for linear attention alone.
         stabilizer: ``lse`` or ``rowmax``, what scales the softmax branch against the linear one.
         impl: ``auto``, ``reference``, ``sdpa`` or ``triton``; see ``resolve_impl``.
@@ -108,9 +109,12 @@ def hybrid_attention(
     if rate == 1:
         query_features = key_features = None
     else:
-        validation.check_features(query, key, query_features, key_features)
+        needed = (query.shape[1], sdpa.num_linear_tokens(key.shape[1], rate))
+        validation.check_features(query, key, query_features, key_features, needed=needed)
     num_features = None if query_features is None else query_features.shape[3]
     chosen = resolve_impl(query, rate=rate, impl=impl, num_features=num_features)
+    if chosen != "sdpa" and key_features is not None:
+        key_features = sdpa.at_linear_tokens(key_features, key.shape[1], rate=rate)
     tensors = (query, key, value, query_features, key_features)
     if chosen == "triton":
         from kernels.hybrid_attention import triton_host
@@ -167,8 +171,8 @@ def rehyat_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    query_features: Tensor,
-    key_features: Tensor,
+    query_features: Tensor | None,
+    key_features: Tensor | None,
     *,
     chunks: ChunkSpec,
     form: validation.Form = "parallel",
@@ -180,8 +184,9 @@ def rehyat_attention(
         query: [B, N, H, D], tokens frame-major.
         key: [B, N, H, D].
         value: [B, N, H, D].
-        query_features: [B, N, H, F].
-        key_features: [B, N, H, F].
+        query_features: [B, N, H, F], or those of the last queries alone, which have linear keys (see
+            ``ChunkSpec.linear_tokens``). Both None leave the linear part out.
+        key_features: [B, N, H, F], or those of the first keys alone, which are linear to some query.
         chunks: T_c, T_o and the tokens of a frame; N must be whole frames.
         form: ``parallel`` (states of all chunks first) or ``recurrent`` (one running state); equal results.
             The reference has one form, two N x N masks.
@@ -198,11 +203,14 @@ def rehyat_attention(
     validation.check_operator(None, "lse", impl)
     validation.check_choice("form", form, ("parallel", "recurrent"))
     validation.check_query_key_value(query, key, value)
-    validation.check_features(query, key, query_features, key_features)
     if query.shape != key.shape:
         raise ValueError(f"key must have the shape of query {list(query.shape)}, got {list(key.shape)}")
     if query.shape[1] % chunks.frame_tokens:
         raise ValueError(f"{query.shape[1]} tokens are not whole frames of {chunks.frame_tokens}")
+    first_reader, far = chunks.linear_tokens(query.shape[1])
+    if query_features is not None or key_features is not None:
+        needed = (query.shape[1] - first_reader, far)
+        validation.check_features(query, key, query_features, key_features, needed=needed)
     tensors = (query, key, value, query_features, key_features)
     if impl == "triton":
         raise ValueError("rehyat_attention has no 'triton' implementation, use 'auto', 'sdpa' or 'reference'")

@@ -19,6 +19,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kernels.hybrid_attention.validation import ChunkSpec
 
@@ -101,13 +102,16 @@ def rehyat_attention_reference(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    query_features: Tensor,
-    key_features: Tensor,
+    query_features: Tensor | None,
+    key_features: Tensor | None,
     *,
     chunks: ChunkSpec,
     stabilizer: str,
 ) -> Tensor:
-    """Evaluate ReHyAt with two N x N masks: softmax near (chunk and overlap), linear over all keys before."""
+    """Evaluate ReHyAt with two N x N masks: softmax near (chunk and overlap), linear over all keys before.
+
+    Missing features, of queries without far keys and of keys that are never far, count as zero.
+    """
     wide = accumulation_dtype(query.dtype)
     tokens = query.shape[1]
     near = torch.zeros(tokens, tokens, dtype=torch.bool, device=query.device)
@@ -118,6 +122,11 @@ def rehyat_attention_reference(
     softmax_sum, softmax_mass = softmax_branch(
         query.to(wide), key.to(wide), value.to(wide), stabilizer=stabilizer, allowed=near
     )
+    if query_features is None or key_features is None:
+        assert softmax_sum is not None and softmax_mass is not None
+        return (softmax_sum / softmax_mass.unsqueeze(-1)).to(query.dtype)
+    query_features = F.pad(query_features, (0, 0, 0, 0, tokens - query_features.shape[1], 0))
+    key_features = F.pad(key_features, (0, 0, 0, 0, 0, tokens - key_features.shape[1]))
     weights_BHNM = torch.einsum("bnhf,bmhf->bhnm", query_features.to(wide), key_features.to(wide)) * far
     linear_sum = torch.einsum("bhnm,bmhd->bnhd", weights_BHNM, value.to(wide))
     linear_mass = weights_BHNM.sum(dim=-1).transpose(1, 2)

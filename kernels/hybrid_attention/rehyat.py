@@ -6,12 +6,16 @@ all in the recurrent form. Source: arXiv 2601.04342.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
+
 import torch
 from torch import Tensor
 
 from kernels.hybrid_attention.reference import accumulation_dtype
 from kernels.hybrid_attention.sdpa import (
     HybridMerge,
+    dense_attention,
     linear_output,
     linear_state,
     rows_by_head,
@@ -24,8 +28,8 @@ def rehyat_attention_sdpa(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    query_features: Tensor,
-    key_features: Tensor,
+    query_features: Tensor | None,
+    key_features: Tensor | None,
     *,
     chunks: ChunkSpec,
     stabilizer: str,
@@ -34,39 +38,45 @@ def rehyat_attention_sdpa(
     """Evaluate ReHyAt chunk by chunk.
 
     ``parallel`` forms the states of all chunks first by a cumulative sum (chunks are then independent);
-    ``recurrent`` carries one state from chunk to chunk and adds only the tokens that became far.
+    ``recurrent`` carries one state from chunk to chunk and adds only the tokens that became far. Features
+    may be those of the last queries and of the first keys alone; a chunk without far keys is softmax.
     """
     boundaries = chunks.boundaries(query.shape[1])
-    query_rows, key_rows, value_rows = (rows_by_head(x) for x in (query_features, key_features, value))
-    wide = accumulation_dtype(query.dtype)
-    steps = [far for far, _, _ in boundaries]
-    previous = [0, *steps[:-1]]
+    far_keys = [first_key for first_key, _, _ in boundaries if first_key]
+    if query_features is None or key_features is None:
+        far_keys = []
+    else:
+        query_rows, key_rows, value_rows = (rows_by_head(x) for x in (query_features, key_features, value))
+        states = _far_states(key_rows, value_rows, far_keys, form=form)
+        without_rows = query.shape[1] - query_rows.shape[1]
+    outputs = []
+    for first_key, first, end in boundaries:
+        near = query[:, first:end], key[:, first_key:end], value[:, first_key:end]
+        if not first_key or not far_keys:
+            outputs.append(dense_attention(*near))
+            continue
+        divisor = state_divisor(value_rows[:, :first_key])
+        linear_sum, linear_mass = linear_output(
+            query_rows[:, first - without_rows : end - without_rows],
+            next(states) / divisor,
+            divisor=divisor,
+            batch=query.shape[0],
+        )
+        outputs.append(HybridMerge.apply(*near, linear_sum, linear_mass, stabilizer))
+    return torch.cat(outputs, dim=1)
+
+
+def _far_states(key_rows: Tensor, value_rows: Tensor, far_keys: list[int], *, form: str) -> Iterator[Tensor]:
+    """Yield the summed state [B*H, F, D + 1] of the first keys, for each of the rising numbers `far_keys`."""
+    wide = accumulation_dtype(value_rows.dtype)
 
     def increment(first: int, last: int) -> Tensor:
         """Return the summed state of the tokens first..last-1 that became far in one step."""
-        if first == last:
-            return key_rows.new_zeros(
-                key_rows.shape[0], key_rows.shape[2], value_rows.shape[2] + 1, dtype=wide
-            )
         values = value_rows[:, first:last]
         return linear_state(key_rows[:, first:last], values).to(wide) * state_divisor(values)
 
-    states: list[Tensor] = []
+    increments = (increment(first, last) for first, last in pairwise([0, *far_keys]))
     if form == "parallel":
-        increments = [increment(first, last) for first, last in zip(previous, steps, strict=True)]
-        states = list(torch.stack(increments).cumsum(dim=0).unbind(0))
-    outputs = []
-    running = increment(0, 0)
-    for index, (first_key, first, end) in enumerate(boundaries):
-        running = states[index] if states else running + increment(previous[index], steps[index])
-        divisor = state_divisor(value_rows[:, : max(first_key, 1)])
-        linear_sum, linear_mass = linear_output(
-            query_rows[:, first:end], running / divisor, divisor=divisor, batch=query.shape[0]
-        )
-        window = slice(first_key, end)
-        outputs.append(
-            HybridMerge.apply(
-                query[:, first:end], key[:, window], value[:, window], linear_sum, linear_mass, stabilizer
-            )
-        )
-    return torch.cat(outputs, dim=1)
+        yield from torch.stack(list(increments)).cumsum(dim=0).unbind(0)
+    else:
+        yield from accumulate(increments)

@@ -47,6 +47,20 @@ def linear_tokens(x: Tensor, rate: int | None) -> Tensor:
     return torch.cat([groups, tail], dim=1) if tail.shape[1] else groups
 
 
+def num_linear_tokens(tokens: int, rate: int | None) -> int:
+    """Return how many tokens keep no softmax."""
+    return tokens if rate is None else tokens - -(-tokens // rate)
+
+
+def at_linear_tokens(features: Tensor, tokens: int, *, rate: int | None) -> Tensor:
+    """Put features of the linear tokens alone to their places among all, zeros elsewhere; [B, N, H, F]."""
+    if features.shape[1] == tokens:
+        return features
+    kept = torch.arange(tokens, device=features.device) % (rate or tokens + 1) == 0
+    spread = features.new_zeros(features.shape[0], tokens, *features.shape[2:])
+    return spread.index_copy(1, (~kept).nonzero().squeeze(1), features)
+
+
 def rows_by_head(x: Tensor) -> Tensor:
     """View [B, N, H, F] as [B*H, N, F], without a copy when B is 1."""
     return x.permute(2, 0, 1, 3).flatten(0, 1) if x.shape[0] == 1 else x.permute(0, 2, 1, 3).flatten(0, 1)
@@ -188,12 +202,14 @@ def hybrid_attention_sdpa(
     if rate == 1 or (rate is not None and key.shape[1] == 1):
         return dense_attention(query, key, value)
     assert query_features is not None and key_features is not None
+    if key_features.shape[1] == key.shape[1]:
+        key_features = linear_tokens(key_features, rate)
     return _hybrid(
         query,
         key,
         value,
         rows_by_head(query_features),
-        rows_by_head(linear_tokens(key_features, rate)),
+        rows_by_head(key_features),
         rate=rate,
         stabilizer=stabilizer,
     )
@@ -217,7 +233,8 @@ def hybrid_attention_from_maps_sdpa(
     if rate == 1 or (rate is not None and key.shape[1] == 1):
         return dense_attention(query, key, value)
     if query.dtype == torch.float16:
-        features = apply_feature_map(query, query_map), apply_feature_map(key, key_map)
+        linear_keys = linear_tokens(key, rate)
+        features = apply_feature_map(query, query_map), apply_feature_map(linear_keys, key_map)
         return hybrid_attention_sdpa(query, key, value, *features, rate=rate, stabilizer=stabilizer)
     scale = (query_map.log_scale + key_map.log_scale).to(accumulation_dtype(query.dtype)).exp()
     trains = any(x.requires_grad for x in (query, key, value, *query_map.tensors, *key_map.tensors))

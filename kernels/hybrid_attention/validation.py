@@ -42,6 +42,12 @@ class ChunkSpec:
             (max(first - overlap, 0), first, min(first + step, tokens)) for first in range(0, tokens, step)
         ]
 
+    def linear_tokens(self, tokens: int) -> tuple[int, int]:
+        """Return (first query with linear keys, number of linear keys): only these need features."""
+        boundaries = self.boundaries(tokens)
+        first_reader = next((first for far, first, _ in boundaries if far), tokens)
+        return first_reader, boundaries[-1][0]
+
 
 def check_choice(name: str, choice: str, options: tuple[str, ...]) -> None:
     """Raise ValueError unless ``choice`` is one of ``options``."""
@@ -78,16 +84,27 @@ def check_query_key_value(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def check_features(
-    query: Tensor, key: Tensor, query_features: Tensor | None, key_features: Tensor | None
+    query: Tensor,
+    key: Tensor,
+    query_features: Tensor | None,
+    key_features: Tensor | None,
+    *,
+    needed: tuple[int, int],
 ) -> None:
-    """Raise ValueError unless the features are [B, tokens, H, F] for this query and key, dtype and device."""
+    """Raise ValueError unless the features are [B, tokens, H, F] for this query and key, dtype and device.
+
+    ``needed``: how many of the queries and of the keys take part in the linear branch; features of these
+    alone are accepted too.
+    """
     if query_features is None or key_features is None:
         raise ValueError("query_features and key_features are needed unless rate is 1, got None")
-    for name, features, tokens in (
-        ("query_features", query_features, query),
-        ("key_features", key_features, key),
+    for name, features, tokens, fewest in (
+        ("query_features", query_features, query, needed[0]),
+        ("key_features", key_features, key, needed[1]),
     ):
-        if features.dim() != 4 or features.shape[:3] != tokens.shape[:3] or features.shape[3] < 1:
+        batch, count, heads, _ = tokens.shape
+        fits = features.dim() == 4 and (features.shape[0], features.shape[2]) == (batch, heads)
+        if not fits or features.shape[1] not in (count, fewest) or features.shape[3] < 1:
             raise ValueError(f"{name} must be {[*tokens.shape[:3], 'features']}, got {list(features.shape)}")
         if features.dtype != query.dtype:
             raise ValueError(f"{name} must have the dtype of query {query.dtype}, got {features.dtype}")

@@ -14,6 +14,7 @@ from kernels.hybrid_attention import (
     init_map_parameters,
     resolve_impl,
 )
+from kernels.hybrid_attention.sdpa import linear_tokens
 from tests.kernels.inputs import (
     TOLERANCE_IN_EPS,
     draw_features,
@@ -291,7 +292,7 @@ def bad_calls():
         ({**good, "rate": 2, "value": value[:, :3]}, "same tokens"),
         ({**good, "rate": 2, "key": key.to("meta")}, "device"),
         ({**good, "rate": 2, "query_features": None}, "needed unless rate is 1"),
-        ({**good, "rate": 2, "key_features": features[1][:, :3]}, "key_features must be"),
+        ({**good, "rate": 2, "key_features": features[1][:, :4]}, "key_features must be"),
         ({**good, "rate": None, "key_features": features[1][..., :3]}, "same number of features"),
         ({**good, "rate": None, "key_features": features[1].half()}, "key_features must have the dtype"),
     ]
@@ -322,3 +323,21 @@ def test_maps_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             replace(good, **change)
+
+
+@pytest.mark.parametrize("impl", ["reference", "sdpa"])
+@pytest.mark.parametrize("rate", [None, 2, 3, 8, 100])
+@pytest.mark.parametrize("tokens", [1, 24, 26])
+def test_features_of_the_linear_keys_alone_are_enough(tokens, rate, impl):
+    inputs = draw_qkv(tokens)
+    query_features, key_features = draw_features(inputs[0])
+    used = linear_tokens(key_features, rate).detach().requires_grad_()
+    everything = key_features.requires_grad_()
+    options = {"rate": rate, "impl": impl}
+    expected = hybrid_attention(*inputs, query_features, everything, **options)
+    found = hybrid_attention(*inputs, query_features, used, **options)
+    assert torch.equal(found, expected)
+    if used.numel():
+        (grad,) = torch.autograd.grad(found.square().sum(), used)
+        (whole,) = torch.autograd.grad(expected.square().sum(), everything)
+        assert torch.equal(grad, linear_tokens(whole, rate))

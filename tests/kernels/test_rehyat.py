@@ -35,6 +35,22 @@ def test_gradients(form, impl):
     assert torch.autograd.gradcheck(run, tensors, atol=1e-6, fast_mode=True)
 
 
+@pytest.mark.parametrize("impl", ["reference", "sdpa"])
+@pytest.mark.parametrize("form", ["parallel", "recurrent"])
+@pytest.mark.parametrize("chunks", CHUNKS, ids=str)
+def test_only_features_that_are_used_need_be_given(chunks, form, impl):
+    inputs = draw_qkv(28)
+    query_features, key_features = draw_features(inputs[0])
+    first_reader, far = chunks.linear_tokens(28)
+    expected = rehyat_attention(*inputs, query_features, key_features, chunks=chunks, form=form, impl=impl)
+    used = query_features[:, first_reader:], key_features[:, :far]
+    assert torch.equal(rehyat_attention(*inputs, *used, chunks=chunks, form=form, impl=impl), expected)
+    zeros = torch.zeros_like(query_features), torch.zeros_like(key_features)
+    without = rehyat_attention(*inputs, None, None, chunks=chunks, form=form, impl=impl)
+    off = rehyat_attention(*inputs, *zeros, chunks=chunks, form=form, impl=impl)
+    assert error_in_eps(without, off) < TOLERANCE_IN_EPS
+
+
 @pytest.mark.parametrize("form", ["parallel", "recurrent"])
 def test_one_chunk_is_softmax(form):
     inputs = draw_qkv(20, dtype=torch.float32)

@@ -15,6 +15,7 @@ from kernels.hybrid_attention import (
     resolve_impl,
     triton_host,
 )
+from kernels.hybrid_attention.sdpa import linear_tokens
 from kernels.hybrid_attention.triton_host import hardware
 from kernels.hybrid_attention.triton_tiles import GradientPlan
 from tests.kernels.inputs import draw_features, draw_maps, draw_qkv, error_in_eps, poisoned_memory
@@ -73,6 +74,8 @@ def test_forward_on_features(rate, tokens, dtype):
     with poisoned_memory():
         result = hybrid_attention(*inputs, *features, rate=rate, impl="triton")
     assert error_in_eps(result, expected) < bound(dtype, FORWARD_EPS)
+    features[1] = linear_tokens(features[1], rate) if rate != 1 else None
+    assert torch.equal(hybrid_attention(*inputs, *features, rate=rate, impl="triton"), result)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "silu", "relu"])

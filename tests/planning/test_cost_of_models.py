@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +13,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.models.published import TRANSFORMERS
 from workbench.models import ModelFacts, model_facts
-from workbench.operators import SOFTMAX, LinearSpec, OperatorSpec, build, parse_rate
+from workbench.operators import (
+    SOFTMAX,
+    ElementwiseSpec,
+    HedgehogSpec,
+    HybridSpec,
+    LinearSpec,
+    PolynomialSpec,
+    RehyatSpec,
+    build,
+    parse_rate,
+)
 from workbench.operators.context import AttentionContext
 from workbench.planning import block_flops, cost, parse_short
 from workbench.planning.cost import attention_flops
@@ -66,9 +77,12 @@ def fused_softmax(query: Any, key: Any, *_: Any, **__: Any) -> int:
     return int(4 * batch * heads * queries * key[2] * width)
 
 
-def operator_flops(facts: ModelFacts, rate: str, grid: TokenGrid) -> tuple[float, float]:
-    """Return the operations of one operator by the formula, and as torch counts them."""
-    spec: OperatorSpec = parse_rate(rate)
+def operator_flops(facts: ModelFacts, spec: Any, grid: TokenGrid) -> tuple[float, float]:
+    """Return the operations of one operator by the formula, and as torch counts them.
+
+    From the formula is left out what is elementwise to torch (the biases), and to it is added what the cost
+    model leaves out: the linear mass, computed as one more column of the values.
+    """
     operator = build(spec, facts)
     shape = (1, grid.num_tokens, facts.num_heads, facts.head_dim)
     query, key, value = (torch.randn(shape) for _ in range(3))
@@ -76,21 +90,46 @@ def operator_flops(facts: ModelFacts, rate: str, grid: TokenGrid) -> tuple[float
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     with FlopCounterMode(display=False, custom_mapping={fused: fused_softmax}) as counter, torch.no_grad():
         operator(query, key, value, context=context)
-    return attention_flops(spec, facts, grid), float(counter.get_total_flops())
+    formula = spec.flops(grid, facts)
+    maps = formula.feature_maps
+    if isinstance(spec.feature_map, PolynomialSpec):
+        widths = spec.feature_map.widths(facts.head_dim)
+        weights = sum(before * after for before, after in pairwise(widths))
+        maps *= weights / (weights + sum(widths[1:]))
+    linear = formula.linear * (facts.head_dim + 1) / facts.head_dim
+    return formula.softmax + maps + linear, float(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("rate", ["R2", "R4", "R8", "linear"])
+@pytest.mark.parametrize("rate", ["R2", "R3", "R8", "linear", "T3o1", "T2o0", "T1o2", "T5o3", "T6o0", "T9o1"])
 @pytest.mark.parametrize("name", ["wan2.1-t2v-1.3b", "wan2.2-ti2v-5b"])
 def test_an_operator_is_what_torch_counts(name: str, rate: str) -> None:
-    """At a small size, with real numbers."""
-    formula, counted_here = operator_flops(model_facts(name), rate, TokenGrid(4, 4, 8))
-    assert formula == pytest.approx(counted_here, rel=0.01)
+    """Exactly, at a small size, with real numbers: short clips, ragged last chunks, one chunk alone."""
+    formula, found = operator_flops(model_facts(name), parse_rate(rate), TokenGrid(6, 3, 5))
+    assert formula == pytest.approx(found, rel=1e-12)
 
 
-def test_rehyat_runs_a_few_features_more_than_are_needed() -> None:
-    """The formula counts features that are used; the operator maps all tokens, the first chunk's too."""
-    formula, counted_here = operator_flops(model_facts("wan2.1-t2v-1.3b"), "T3o1", TokenGrid(21, 2, 4))
-    assert formula < counted_here < 1.25 * formula
+@pytest.mark.parametrize(
+    "feature_map",
+    [
+        PolynomialSpec(layers=3, degree=4),
+        PolynomialSpec(layers=1),
+        HedgehogSpec(),
+        ElementwiseSpec(kind="elu"),
+    ],
+    ids=lambda spec: f"{spec.kind}{getattr(spec, 'layers', '')}",
+)
+def test_every_map_is_what_torch_counts(feature_map: Any) -> None:
+    """Maps that the kernels do not know are run on the linear keys alone, too."""
+    facts, grid = model_facts("wan2.1-t2v-1.3b"), TokenGrid(4, 3, 5)
+    specs = (
+        HybridSpec(rate=2, feature_map=feature_map),
+        HybridSpec(rate=7, feature_map=feature_map),
+        LinearSpec(feature_map=feature_map),
+        RehyatSpec(chunk_frames=2, feature_map=feature_map),
+    )
+    for spec in specs:
+        formula, found = operator_flops(facts, spec, grid)
+        assert formula == pytest.approx(found, rel=1e-12), spec
 
 
 @pytest.mark.parametrize("name", SIZES)

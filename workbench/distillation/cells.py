@@ -119,7 +119,8 @@ class CellTrainer:
         self._gradient.zero_()
         with torch.enable_grad():
             loss = self.loss(attention, rows=rows)
-            loss.backward()
+            if loss.requires_grad:
+                loss.backward()
         if not bool(torch.isfinite(loss.detach() + self._gradient.abs().sum())):
             self.stopped_at = self.num_updates
             return math.nan

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kernels.hybrid_attention import hybrid_attention, hybrid_attention_from_maps, resolve_impl
+from kernels.hybrid_attention.sdpa import linear_tokens
 from workbench.operators.feature_maps import AnyFeatureMapSpec, FeatureMapSpec, PolynomialSpec
 from workbench.operators.flops import AttentionFlops, HeadShape, dense_core
 from workbench.operators.module import FeatureOperator
@@ -110,7 +111,8 @@ class HybridAttention(FeatureOperator):
             return self._attend(query, key, value, nothing, nothing)
         query_map, key_map = self.query_map(None), self.key_map(None)
         if query_map is None or key_map is None:
-            return self._attend(query, key, value, self.query_map(query), self.key_map(key))
+            key_features = self.key_map(linear_tokens(key, self.rate))
+            return self._attend(query, key, value, self.query_map(query), key_features)
         return hybrid_attention_from_maps(
             query, key, value, query_map, key_map, rate=self.rate, stabilizer=self.stabilizer, impl=self.impl
         )

@@ -49,11 +49,13 @@ class RehyatSpec(StrictModel):
 
     def flops(self, grid: TokenGrid, shape: HeadShape) -> AttentionFlops:
         """Return softmax per chunk, the maps on the tokens that need them, and each far key added once."""
-        softmax, reading, far = 0.0, 0, 0
-        for first_key, first, end in self.chunks(grid).boundaries(grid.num_tokens):
-            softmax += dense_core(end - first, end - first_key, shape)
-            reading += end - first if first_key else 0
-            far = max(far, first_key)
+        chunks, tokens = self.chunks(grid), grid.num_tokens
+        softmax = sum(
+            dense_core(end - first, end - first_key, shape)
+            for first_key, first, end in chunks.boundaries(tokens)
+        )
+        first_reader, far = chunks.linear_tokens(tokens)
+        reading = tokens - first_reader
         features = self.feature_map.num_features(shape.head_dim)
         return AttentionFlops(
             softmax=softmax,
@@ -72,10 +74,11 @@ class RehyatAttention(FeatureOperator):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *, context: BlockContext) -> Tensor:
         """Attend; all tensors [B, N, H, D], tokens frame-major on `context.grid`."""
         query, key = query.to(value.dtype), key.to(value.dtype)
-        features = (self.query_map(query), self.key_map(key))
-        if not self.linear_branch:
-            features = (torch.zeros_like(features[0]), torch.zeros_like(features[1]))
         chunks = self.spec.chunks(context.grid)
+        first_reader, far = chunks.linear_tokens(query.shape[1])
+        features = (None, None)
+        if self.linear_branch and far:
+            features = (self.query_map(query[:, first_reader:]), self.key_map(key[:, :far]))
         return rehyat_attention(query, key, value, *features, chunks=chunks, impl=self.impl)
 
     def implementation(self, query: Tensor) -> str:
