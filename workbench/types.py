@@ -87,6 +87,9 @@ def _first_problem(model: Any, error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the field '{place}' is missing."
     came = "" if isinstance(first["input"], dict | list) else f", got {str(first['input'])[:80]!r}"
+    if first["type"] == "too_long":
+        limits = first["ctx"]
+        return f"'{place}' holds {limits['actual_length']}, and at most {limits['max_length']} are allowed."
     message = first["msg"].removeprefix("Value error, ")
     return f"'{place}': {message}{came}."
 
@@ -123,8 +126,11 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Show one sentence to the user."""
 
-    def offer_sample(self, make: Callable[[], Path]) -> None:
-        """Offer a clip of the work's present state; `make` is called between two steps when the user asks."""
+    def offer_sample(self, make: Callable[[], Path], every: int = 0) -> None:
+        """Offer a clip of the work's present state; `make` is called between two steps when the user asks.
+
+        It is also called after every `every` steps of a stage, where that is not 0.
+        """
 
 
 class SilentReporter:
@@ -144,5 +150,5 @@ class SilentReporter:
     def note(self, text: str) -> None:
         pass
 
-    def offer_sample(self, make: Callable[[], Path]) -> None:
+    def offer_sample(self, make: Callable[[], Path], every: int = 0) -> None:
         pass

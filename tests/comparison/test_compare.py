@@ -137,7 +137,7 @@ class Asking(SilentReporter):
         self.make = None
         self.sizes: list[tuple[int, int]] = []
 
-    def offer_sample(self, make) -> None:  # type: ignore[no-untyped-def]
+    def offer_sample(self, make, every=0) -> None:  # type: ignore[no-untyped-def]
         self.make = make
 
     def step(self, step: int, *, state=None, **metrics: float) -> None:  # type: ignore[no-untyped-def]

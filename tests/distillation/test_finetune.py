@@ -198,7 +198,7 @@ def test_a_sample_shows_the_present_weights_and_changes_nothing(student: Path, w
     class Sampling(Recording):
         clip: Path | None = None
 
-        def offer_sample(self, make: Callable[[], Path]) -> None:
+        def offer_sample(self, make: Callable[[], Path], every: int = 0) -> None:
             self.make = make
 
         def step(self, step: int, **rest: Any) -> None:

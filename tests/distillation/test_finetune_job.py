@@ -27,7 +27,7 @@ def test_a_paused_job_ends_with_the_bits_of_a_whole_one(
     bank = run(micro_model, workspace, updates=20, rates=("linear",))
     plan = make_plan({0: parse_rate("linear"), 2: parse_rate("linear")}, micro_model.facts)
     student = save_student(plan, bank, workspace)
-    settings = {**SMALL, "updates": 300, "model": str(student)}
+    settings = {**SMALL, "updates": 300, "sample_every": 150, "model": str(student)}
     config = FinetuneConfig(**settings).model_dump(mode="json")  # type: ignore[arg-type]
     with a_queue(tmp_path / "jobs", WORKBENCH_STEPS="workbench.workflow:STEPS", **PATIENT) as queue:
         first = queue.submit("finetune", config)
@@ -46,5 +46,7 @@ def test_a_paused_job_ends_with_the_bits_of_a_whole_one(
     assert ended.result is not None and whole.result is not None
     assert bits(Path(ended.result["student"])) == bits(Path(whole.result["student"]))
     assert {row["step"] for row in rows if "loss" in row} == set(range(1, 301))
-    sample = next(row for row in rows if row.get("event") == "sample")
+    samples = [row for row in rows if row.get("event") == "sample"]
+    assert {150, 300} < {row["step"] for row in samples}, "one was asked for, two came by themselves"
+    sample = samples[0]
     assert read_mp4(queue.workspace.root / sample["path"]).shape == (9, 48, 32, 3)

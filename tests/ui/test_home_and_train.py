@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.banks import write_bank
 from tests.ui.conftest import Server, Watched
+from workbench.distillation import FinetuneConfig
 from workbench.errors import InputError
 from workbench.jobs import Queue
 from workbench.models import ModelFacts
@@ -124,11 +125,13 @@ def test_train_fills_presets_shows_refusals_and_follows_the_run(
 
 def test_the_form_of_a_finetuning_is_checked_as_the_command_line_is(context: Context) -> None:
     here, chosen = asked_of(context, {})
-    settings = dict(training.preset_data()[0]["settings"])
+    settings = dict(training.preset_data(here.facts)[0]["settings"])
     question = {"student": chosen.student, "settings": settings}
     price = training.price(here, training.settings_of(here, question))
     assert price["command"].startswith("workbench finetune --model") and "--held-out" in price["command"]
+    assert "--sample-every 20" in price["command"] and "--ema 0.9" in price["command"]
     for change, sentence in (
+        ({"carried": {"objective": "<b>"}}, "'objective'"),
         ({"updates": 0}, "'updates'"),
         ({"updates": 1.5}, "Updates must be a whole number"),
         ({"lr": None}, "lr must be a number"),
@@ -138,3 +141,41 @@ def test_the_form_of_a_finetuning_is_checked_as_the_command_line_is(context: Con
             training.price(here, training.settings_of(here, {**question, "settings": {**settings, **change}}))
     with pytest.raises(InputError, match="No student is chosen"):
         training.settings_of(here, {**question, "student": "../../etc"})
+
+
+def test_presets_are_those_of_the_command_line_where_they_make_sense(micro_facts: ModelFacts) -> None:
+    from workbench.distillation import PRESETS
+    from workbench.models import model_facts
+
+    small = [one["key"] for one in training.preset_data(model_facts("embedded"))]
+    large = {one["key"]: one for one in training.preset_data(model_facts("wan2.1-t2v-1.3b"))}
+    assert small == ["1min", "10min", "overnight"] and list(large) == list(PRESETS)
+    assert large["24gb"]["settings"]["carried"] == {
+        "ema": 0.98, "gradient_checkpointing": True, "memory_gb": 22.0, "cache_megabytes": 8192,
+    }  # fmt: skip
+    assert large["10min"]["title"] == "10min", "it takes ten minutes with the embedded model only"
+
+
+@pytest.mark.browser
+def test_the_form_of_a_finetuning_is_restored(watched: Watched, bench: Server, context: Context) -> None:
+    here, chosen = asked_of(context, {})
+    value = train_page.page_value(here, chosen)
+    made = {
+        "model": str(here.workspace.folder("students") / chosen.student), "method": "maps", "updates": 77,
+        "precision": "bfloat16", "sample_every": 11, "sample_prompt": "a red ball",
+    }  # fmt: skip
+    answers = {"finetuning": {"id": ""}, "finetune_form": training.restored(made)}
+    page = place(watched, bench, "train", value, answers)
+    tell = "made => import('/workbench/static/bus.js').then(({ tell }) => tell('restore finetune', made))"
+    page.evaluate(tell, made)
+    expect(page.locator('[data-field="updates"]')).to_have_value("77")
+    expect(page.locator('[data-field="sample_every"]')).to_have_value("11")
+    expect(page.locator(".method")).to_have_value("maps")
+    expect(page.locator(".sample-prompt")).to_have_value("a red ball")
+    expect(page.locator(".carried")).to_contain_text("precision bfloat16")
+    page.wait_for_function("window.asked.at(-1)[0] === 'finetune_price'")
+    asked = page.evaluate("window.asked.at(-1)[1]")
+    settings = training.settings_of(here, asked)
+    config = FinetuneConfig.parse(settings, what="settings")
+    assert config == FinetuneConfig.parse({**made, "lr": 5e-4}, what="settings")
+    assert watched.faults == []

@@ -168,6 +168,9 @@ def finetune(
     sample_prompt: Annotated[
         str | None, typer.Option("--sample-prompt", help="What samples of the running work show.")
     ] = None,
+    sample_every: Annotated[
+        int | None, typer.Option("--sample-every", help="Updates between two samples made unasked; 0: none.")
+    ] = None,
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     frames: FramesOption = None,
@@ -205,6 +208,7 @@ def finetune(
         num_prompts=prompts,
         num_held_out=held_out,
         sample_prompt=sample_prompt,
+        sample_every=sample_every,
         steps=steps,
         guidance=guidance,
         frames=frames,

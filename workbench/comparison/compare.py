@@ -199,8 +199,8 @@ class _Named:
     def note(self, text: str) -> None:
         self._outer.note(text)
 
-    def offer_sample(self, make: Callable[[], Path]) -> None:
-        self._outer.offer_sample(make)
+    def offer_sample(self, make: Callable[[], Path], every: int = 0) -> None:
+        self._outer.offer_sample(make, every)
 
 
 def _record(

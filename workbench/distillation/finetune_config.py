@@ -44,6 +44,7 @@ class FinetuneConfig(StrictModel):
             teacher's trajectories, as in measuring; "flow" samples the held-out ones alone.
         gradient_checkpointing: trades time for memory.
         sample_prompt: of the clip that is made when the user asks for a sample; empty takes a held-out one.
+        sample_every: updates between two samples that are made unasked; 0 makes none.
         cache_megabytes: bound on trajectories and encoded clips kept in the workspace.
         memory_gb: use at most so much of the GPU, in 1e9 bytes, its context included; enforced on a larger
             card too, so that what works here works on a card of that size.
@@ -74,6 +75,7 @@ class FinetuneConfig(StrictModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     gradient_checkpointing: bool = False
     sample_prompt: Annotated[str, Field(max_length=10_000)] = ""
+    sample_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     cache_megabytes: Annotated[int, Field(ge=1)] = 1024
     memory_gb: Annotated[float, Field(gt=0)] | None = None
     name: Annotated[str, Field(max_length=200)] = ""
@@ -97,9 +99,16 @@ class FinetuneConfig(StrictModel):
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "1min": {"updates": 40, "num_prompts": 4, "num_held_out": 2, "steps": 4, "ema": 0.9},
-    "10min": {"updates": 500, "num_prompts": 16, "num_held_out": 4, "steps": 8},
-    "overnight": {"updates": 30_000, "num_prompts": 192, "num_held_out": 16, "steps": 8, "ema": 0.999},
+    "1min": {"updates": 40, "num_prompts": 4, "num_held_out": 2, "steps": 4, "ema": 0.9, "sample_every": 20},
+    "10min": {"updates": 500, "num_prompts": 16, "num_held_out": 4, "steps": 8, "sample_every": 100},
+    "overnight": {
+        "updates": 30_000,
+        "num_prompts": 192,
+        "num_held_out": 16,
+        "steps": 8,
+        "ema": 0.999,
+        "sample_every": 3000,
+    },
     "24gb": {
         "method": "lora",
         "objective": "teacher",

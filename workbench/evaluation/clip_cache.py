@@ -189,5 +189,5 @@ class _Quiet:
     def note(self, text: str) -> None:
         self._outer.note(text)
 
-    def offer_sample(self, make: Any) -> None:
+    def offer_sample(self, make: Any, every: int = 0) -> None:
         pass

@@ -81,6 +81,7 @@ class JobReporter:
         self._saved_done = -1
         self._restored: Checkpoint | None = None
         self._sampler: Callable[[], Path] | None = None
+        self._sample_every = 0
         self._make_ballast()
 
     @property
@@ -152,9 +153,9 @@ class JobReporter:
         self._event("note", text=text)
         self._try_update({"message": text})
 
-    def offer_sample(self, make: Callable[[], Path]) -> None:
-        """Register what "sample now" calls between two steps: it returns the path of a clip."""
-        self._sampler = make
+    def offer_sample(self, make: Callable[[], Path], every: int = 0) -> None:
+        """Register what "sample now", and every so many steps, call between two steps: it returns a clip."""
+        self._sampler, self._sample_every = make, every
 
     def facts(self) -> dict[str, Any]:
         """Return where the work stands, as columns of the job's row."""
@@ -208,7 +209,8 @@ class JobReporter:
     def _obey(self, state: Callable[[], CheckpointState] | None) -> None:
         row = self._look()
         stop: str | None = row["stop"]
-        if row["sample_asked"]:
+        is_due = self._sample_every and self._step and self._step % self._sample_every == 0
+        if row["sample_asked"] or is_due:
             self._sample()
         if state is not None and (stop or row["save_asked"] or self.terminated.is_set() or self._is_due()):
             self._save(state)
@@ -258,7 +260,8 @@ class JobReporter:
             return
         kept = capture_randomness()
         try:
-            self._event("sample", path=self._relative(self._sampler()), done=self.done)
+            path = self._relative(self._sampler())
+            self._event("sample", path=path, step=self._step, done=self.done)
         finally:
             restore_randomness(kept)
 

@@ -181,5 +181,5 @@ class _StepReporter:
     def note(self, text: str) -> None:
         self._outer.note(text)
 
-    def offer_sample(self, make: Callable[[], Path]) -> None:
-        self._outer.offer_sample(make)
+    def offer_sample(self, make: Callable[[], Path], every: int = 0) -> None:
+        self._outer.offer_sample(make, every)

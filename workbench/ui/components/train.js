@@ -4,7 +4,7 @@ import { asker, on, say } from './bus.js';
 import { duration, empty, fraction, icon, isLive, planStrip, state, text } from './draw.js';
 import { lossChart } from './loss.js';
 
-const FIELDS = [['updates', 'updates', 1], ['lr', 'learning rate', 'any'], ['maps_lr', 'maps’ rate', 'any'], ['rank', 'LoRA rank', 1], ['accumulate', 'states an update', 1], ['num_prompts', 'prompts', 1], ['num_held_out', 'held out', 1], ['steps', 'teacher steps', 1], ['seed', 'seed', 1]];
+const FIELDS = [['updates', 'updates', 1], ['lr', 'learning rate', 'any'], ['maps_lr', 'maps’ rate', 'any'], ['rank', 'LoRA rank', 1], ['accumulate', 'states an update', 1], ['num_prompts', 'prompts', 1], ['num_held_out', 'held out', 1], ['steps', 'teacher steps', 1], ['seed', 'seed', 1], ['sample_every', 'sample every', 1]];
 const SAMPLES = 12;
 
 export const mount = (element, host) => {
@@ -13,7 +13,7 @@ export const mount = (element, host) => {
   const ask = (name, question, options) => call(name, { ids: value().ids ?? {}, ...question }, options);
   let preset = '10min';
   let student = '';
-  let ema = 0.98;
+  let carried = {}; // settings of a preset or an earlier job that have no field; the form names them
   let tab = 'command';
   let priced = null;
   let job = null;
@@ -24,7 +24,7 @@ export const mount = (element, host) => {
   element.innerHTML = `<div class="page-line"><h1>Train</h1><select class="input students" aria-label="Student"></select><span class="line-of student-plan"></span><div class="end"><button type="button" class="button primary" id="finetune-button">Start</button></div></div>
     <div class="train-none" hidden>${empty('No student yet', 'Finetuning adapts a whole student to its teacher. Paint a plan over measured cells and make its student first.', '<a class="button" href="#plan">Go to Plan</a>')}</div>
     <div class="rack train-rack"><div class="stack"><section class="panel"><header class="panel-head"><h2>What to train</h2></header><form class="panel-body train-form"><div class="preset-list" role="radiogroup" aria-label="Preset"></div><label class="field-column">method<select class="input method"><option value="lora">LoRA and feature maps</option><option value="maps">feature maps alone</option><option value="full">the whole transformer</option></select></label>
-        <div class="field-grid">${FIELDS.map(([name, label, step]) => `<label class="field-column">${label}<input class="input" type="number" min="0" step="${step}" data-field="${name}"></label>`).join('')}</div><label class="field-column">prompt of samples<input class="input sample-prompt" autocomplete="off"></label><p class="refusal" role="alert"></p><dl class="facts estimate"></dl></form></section>
+        <div class="field-grid">${FIELDS.map(([name, label, step]) => `<label class="field-column">${label}<input class="input" type="number" min="0" step="${step}" data-field="${name}"></label>`).join('')}</div><label class="field-column">prompt of samples<input class="input sample-prompt" autocomplete="off"></label><p class="muted carried"></p><p class="refusal" role="alert"></p><dl class="facts estimate"></dl></form></section>
         <section class="panel"><header class="panel-head"><div class="tabs" role="tablist"><button type="button" role="tab" data-tab="command" aria-selected="true">CLI</button><button type="button" role="tab" data-tab="cell" aria-selected="false">Notebook</button></div><div class="end"><button type="button" class="button small quiet" data-verb="copy">${icon('copy')}Copy</button></div></header><div class="panel-body"><pre class="log as-text" tabindex="0"></pre></div></section></div>
       <div class="stack run"><section class="panel run-panel"><div class="run-line" role="status"></div><div class="progress" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100"><i></i></div><div class="panel-body loss-slot"></div><div class="panel-body loss-none"></div></section>
         <section class="panel"><header class="panel-head"><h2>Samples over steps</h2><span class="hint sample-note"></span></header><div class="panel-body"><div class="samples"></div></div></section><section class="panel"><header class="panel-head"><h2>Log</h2><span class="hint">last lines</span></header><div class="panel-body"><pre class="log run-log" tabindex="0"></pre></div></section></div></div>`;
@@ -32,7 +32,7 @@ export const mount = (element, host) => {
   const loss = lossChart(find('.loss-slot'), { height: 236 });
 
   const settings = () => {
-    const form = { method: find('.method').value, ema, sample_prompt: find('.sample-prompt').value };
+    const form = { method: find('.method').value, carried, sample_prompt: find('.sample-prompt').value };
     FIELDS.forEach(([name]) => {
       const field = find(`[data-field=${name}]`);
       form[name] = field.value === '' ? null : +field.value;
@@ -42,8 +42,13 @@ export const mount = (element, host) => {
   const fill = () => {
     const one = value().presets.find(p => p.key === preset);
     if (!one) return;
-    FIELDS.forEach(([name]) => (find(`[data-field=${name}]`).value = one.settings[name]));
-    ema = one.settings.ema;
+    fillWith(one.settings);
+  };
+  const fillWith = filled => {
+    FIELDS.forEach(([name]) => (find(`[data-field=${name}]`).value = filled[name]));
+    find('.method').value = filled.method;
+    ({ carried } = filled);
+    find('.carried').textContent = Object.entries(carried).map(([name, one]) => `${name.replaceAll('_', ' ')} ${one === true ? 'on' : one}`).join(' · ');
   };
   const drawPresets = () => (find('.preset-list').innerHTML = value().presets.map(one => `<label class="preset"><input type="radio" name="train-preset" value="${text(one.key)}"${one.key === preset ? ' checked' : ''}><b>${text(one.title)}</b><span>${one.settings.updates.toLocaleString('en')} updates</span><span class="muted clipped">${text(one.why)}</span></label>`).join(''));
   const drawStudents = () => {
@@ -136,7 +141,7 @@ export const mount = (element, host) => {
         loss.total(answer.stage === 'finetuning' ? answer.steps : 0);
         loss.feed(answer.rows);
         if (answer.pace) pace = answer.pace;
-        answer.samples.forEach(sample => samples.set(sample.url, sample));
+        answer.samples.forEach(sample => samples.set(sample.step, sample)); // one that is made again after a resume replaces the first
         if (answer.rows.length) last = answer.rows.at(-1).cells.loss ?? last;
       }
     } catch {
@@ -170,12 +175,12 @@ export const mount = (element, host) => {
     return drawSamples();
   };
   const drawSamples = () => {
-    const all = [...samples.values()].slice(-SAMPLES);
+    const all = [...samples.values()].sort((a, b) => a.step - b.step).slice(-SAMPLES);
     find('.sample-note').textContent = job?.prompt ? `${job.prompt}, same seed` : 'one prompt, one seed';
     const key = all.map(s => s.url).join();
     if (key === drawSamples.last) return;
     drawSamples.last = key;
-    find('.samples').innerHTML = all.map(sample => `<figure class="clip"><video src="${text(sample.url)}" muted loop autoplay playsinline></video><figcaption class="clip-name"><b>step ${sample.step.toLocaleString('en')}</b></figcaption></figure>`).join('') || '<p class="muted">Press Sample now while it runs: clips of the same prompt and seed stand here in order.</p>';
+    find('.samples').innerHTML = all.map(sample => `<figure class="clip"><video src="${text(sample.url)}" muted loop autoplay playsinline></video><figcaption class="clip-name"><b>step ${sample.step.toLocaleString('en')}</b></figcaption></figure>`).join('') || '<p class="muted">Clips of the same prompt and seed stand here in order: after every so many updates as set on the left, and whenever you press Sample now.</p>';
   };
   element.addEventListener('click', async event => {
     const asked = event.target.closest('[data-ask]')?.dataset.ask;
@@ -190,6 +195,18 @@ export const mount = (element, host) => {
       await ask('finetuning_verb', { job: job.id, verb: asked }).then(() => say({ sample_now: 'A clip is made after the next step.', save_now: 'Saved after the next step.', pause: 'Pausing; what was learnt is kept.', resume: 'Goes on from the last checkpoint.', cancel: 'Cancelling; what was saved is kept.' }[asked]), () => {});
       follow();
     }
+  });
+  on('restore finetune', async made => {
+    const form = await ask('finetune_form', { settings: made }).catch(() => null);
+    if (!form) return;
+    preset = '';
+    student = form.student;
+    drawPresets();
+    drawStudents();
+    if (student !== form.student) say(`The student ${form.student} of that finetuning is gone; choose another.`, 'error');
+    fillWith(form.settings);
+    find('.sample-prompt').value = form.settings.sample_prompt || value().prompt;
+    price();
   });
   on('jobs', answer => {
     const newest = answer.jobs.find(one => one.kind === 'finetune');

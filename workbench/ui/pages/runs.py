@@ -126,7 +126,8 @@ def samples(context: Context, rows: list[dict[str, Any]]) -> list[dict[str, Any]
         clip = path / "clip.mp4" if path.is_dir() else path
         inside = clip.parent.parent == context.workspace.folder("clips")
         if inside and clip.suffix == ".mp4" and clip.is_file():
-            shown.append({"step": row.get("done", 0), "url": media_url(context.workspace, clip)})
+            step = row.get("step", row.get("done", 0))
+            shown.append({"step": step, "url": media_url(context.workspace, clip)})
     return shown
 
 

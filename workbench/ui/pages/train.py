@@ -37,7 +37,7 @@ def page_value(context: Context, chosen: Study) -> Answer:
         "model": here.facts.name,
         "student": chosen.student,
         "students": training.students_data(found),
-        "presets": training.preset_data(),
+        "presets": training.preset_data(here.facts),
         "methods": list(training.METHODS),
         "prompt": previews.first(here.facts)["prompt"],
     }
@@ -62,7 +62,12 @@ def form_calls(context: Context) -> list[Callable[..., Answer]]:
         title = f"{name}, {settings['updates']:,} updates"
         return {"job": here.submit("finetune", settings, title=title).id}
 
-    return [finetune_price, finetune]
+    @answering
+    def finetune_form(question: Question) -> Answer:
+        """Answer what the fields hold for the settings of an earlier finetuning."""
+        return training.restored(question.get("settings"))
+
+    return [finetune_price, finetune, finetune_form]
 
 
 def job_calls(context: Context) -> list[Callable[..., Answer]]:

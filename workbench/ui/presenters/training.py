@@ -16,32 +16,72 @@ from workbench.ui.presenters.study import job_view, loss_rows
 from workbench.ui.session import newest
 
 if TYPE_CHECKING:
+    from workbench.distillation import FinetuneConfig
+    from workbench.models import ModelFacts
     from workbench.surgery import Student
 
-PRESETS = {
-    "1min": ("1 minute", "is it alive?", 60),
-    "10min": ("10 minutes", "good enough to judge", 600),
-    "overnight": ("overnight", "the best this device can do", 30_000),
+TITLES = {
+    "1min": ("1 minute", "is it alive?"),
+    "10min": ("10 minutes", "good enough to judge"),
+    "overnight": ("overnight", "the best this device can do"),
+    "24gb": ("24 GB", "one GPU of that size"),
 }
-"""What the presets are called; the seconds are what they aim at with the embedded model on two cores."""
+"""What the presets are called where they take as long as their names say; elsewhere they keep their names."""
+AIMS = {"1min": 60, "10min": 600, "overnight": 30_000}
+"""Seconds that presets aim at with the embedded model on two cores."""
 METHODS = ("lora", "maps", "full")
-WHOLE = ("updates", "accumulate", "rank", "num_prompts", "num_held_out", "steps", "seed")
+WHOLE = ("updates", "accumulate", "rank", "num_prompts", "num_held_out", "steps", "seed", "sample_every")
 FRACTIONS = ("lr", "maps_lr")
+CARRIED = (
+    "ema", "objective", "clips", "precision", "guidance", "frames", "height", "width",
+    "gradient_checkpointing", "cache_megabytes", "memory_gb",
+)  # fmt: skip
+"""Settings without a field of their own, which a preset or a restored job brings along and the form names."""
 LOG_LINES = 12
 SEED = 0
 
 
-def preset_data() -> list[dict[str, Any]]:
-    """Return every preset with its settings, defaults written out."""
-    from workbench.distillation import FinetuneConfig, preset
+def preset_data(facts: ModelFacts) -> list[dict[str, Any]]:
+    """Return every preset that fits a model, defaults written out.
 
+    One that bounds a GPU's memory is left out for a model that needs none of that.
+    """
+    from workbench.distillation import PRESETS, FinetuneConfig, preset
+    from workbench.models.prompts import has_closed_vocabulary
+
+    small = has_closed_vocabulary(facts)
     data = []
-    for key, (title, why, _) in PRESETS.items():
+    for key in PRESETS:
         config = FinetuneConfig(model="student", **preset(key))
-        settings = {name: getattr(config, name) for name in WHOLE}
-        settings |= {"lr": config.peak_lr, "maps_lr": config.maps_lr, "ema": config.ema}
-        data.append({"key": key, "title": title, "why": why, "settings": settings})
+        title, why = TITLES.get(key, (key, ""))
+        if key in AIMS and not small:
+            title, why = key, "named after the embedded model"
+        if config.memory_gb is None or not small:
+            data.append({"key": key, "title": title, "why": why, "settings": form_settings(config)})
     return data
+
+
+def form_settings(config: FinetuneConfig) -> dict[str, Any]:
+    """Return what the fields of the form hold for settings, and what it carries along beside them."""
+    settings = {name: getattr(config, name) for name in (*WHOLE, "method", "sample_prompt")}
+    settings |= {"lr": config.peak_lr, "maps_lr": config.maps_lr}
+    usual = type(config).model_fields
+    carried = {name: getattr(config, name) for name in CARRIED}
+    return settings | {
+        "carried": {name: one for name, one in carried.items() if name == "ema" or one != usual[name].default}
+    }
+
+
+def restored(settings: object) -> dict[str, Any]:
+    """Return the form that made a finetuning: the student, and what the fields hold.
+
+    Raises:
+        InputError: no settings of a finetuning.
+    """
+    from workbench.distillation import FinetuneConfig
+
+    config = FinetuneConfig.parse(settings if isinstance(settings, dict) else {}, what="finetune settings")
+    return {"student": Path(config.model).name, "settings": form_settings(config)}
 
 
 def students_data(students: Mapping[str, Student]) -> list[dict[str, Any]]:
@@ -82,8 +122,9 @@ def settings_of(here: Context, question: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InputError(f"{name} must be a number, got {str(value)[:40]!r}.")
         settings[name] = float(value)
-    if isinstance(form.get("ema"), int | float):
-        settings["ema"] = float(form["ema"])
+    carried = form.get("carried")
+    if isinstance(carried, dict):
+        settings |= {name: carried[name] for name in CARRIED if carried.get(name) is not None}
     if settings["method"] != "lora":
         del settings["rank"]
     settings["sample_prompt"] = str(form.get("sample_prompt") or "")
@@ -117,7 +158,7 @@ def job_data(here: Context, job: Job, *, after: int) -> dict[str, Any]:
     """Return what is new of a finetuning: state, loss rows behind the cursor, samples, end of the log."""
     rows, following = here.queue.metrics(job.id, after=after)
     samples = [
-        {"step": row.get("done", 0), "url": _clip_url(here, row.get("path"))}
+        {"step": row.get("step", row.get("done", 0)), "url": _clip_url(here, row.get("path"))}
         for row in rows
         if row.get("event") == "sample"
     ]
@@ -149,7 +190,7 @@ def _aim(here: Context, settings: Mapping[str, Any]) -> float | None:
 
     if here.facts.name != "embedded":
         return None
-    for key, (_, _, seconds) in PRESETS.items():
+    for key, seconds in AIMS.items():
         if preset(key).get("updates") == settings.get("updates"):
             return float(seconds)
     return None
