@@ -187,16 +187,23 @@ class CellTrainer:
         }
 
     def _output(self, attention: TeacherAttention, rows: slice) -> Tensor:
-        """Run the operator; only a hybrid can be asked for some queries alone."""
+        """Run the operator, in the dtype of the kernels where these run it; the result is wide.
+
+        Only a hybrid can be asked for some queries alone.
+        """
         context = cast(BlockContext, _Grid(attention.grid))
         is_hybrid = isinstance(self.operator, HybridAttention)
+        if not (isinstance(self.operator, HybridAttention) and self.operator.has_kernel):
+            attention = attention.widened
         query = attention.query[:, rows] if is_hybrid else attention.all_queries.to(attention.key.dtype)
         output: Tensor = self.operator(query, attention.key, attention.value, context=context)
+        output = output.to(attention.output.dtype)
         return output if is_hybrid else output.index_select(1, attention.chosen[rows])
 
     def _score_loss(self, attention: TeacherAttention, rows: slice) -> Tensor:
         operator = self.operator
         assert isinstance(operator, HybridAttention), "the score loss needs a fixed set of linear keys"
+        attention = attention.widened
         query, keys = attention.query[:, rows], linear_tokens(attention.key, operator.rate)
         offset = attention.offset(operator.rate, rows=rows)
         return score_loss(query, keys, operator.query_map(query), operator.key_map(keys), offset=offset)

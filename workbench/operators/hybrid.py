@@ -117,6 +117,11 @@ class HybridAttention(FeatureOperator):
             query, key, value, query_map, key_map, rate=self.rate, stabilizer=self.stabilizer, impl=self.impl
         )
 
+    @property
+    def has_kernel(self) -> bool:
+        """Whether `kernels` evaluates the feature maps itself, for any subset of the queries."""
+        return self.query_map(None) is not None and self.key_map(None) is not None
+
     def implementation(self, query: Tensor) -> str:
         return resolve_impl(query, rate=self.rate, impl=self.impl)
 
