@@ -78,8 +78,9 @@ def main() -> None:
         sys.stderr.write(" ".join(str(error).split()) + "\n")
         sys.exit(2)
     except typer.TyperException as error:
-        message = getattr(error, "format_message", error.__str__)()
-        sys.stderr.write(" ".join(message.split()) + "\n")
+        message = " ".join(getattr(error, "format_message", error.__str__)().split())
+        sys.stderr.write(message if message.endswith((".", "?")) else f"{message}.")
+        sys.stderr.write("\n")
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort, Cancelled, Paused) as error:
         sys.stderr.write(f"{str(error) or 'Cancelled.'}\n")

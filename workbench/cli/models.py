@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from workbench.cli.options import (
     WorkspaceOption,
     model_name,
     show,
+    stated,
 )
 from workbench.errors import InputError
 
@@ -68,13 +70,15 @@ def facts(
     """Say what a model is and what memory it is estimated to need, without loading it."""
     from workbench import surgery
     from workbench.models import model_footprint, registry
-    from workbench.types import ClipSize
 
     del workspace
     name = model_name(model)
     known, plan = surgery.open_facts(name)
     usual = known.default_size
-    size = ClipSize(frames or usual.frames, height or usual.height, width or usual.width)
+    stated_size = stated(frames=frames, height=height, width=width)
+    size = usual._replace(**stated_size)
+    if memory_gb is not None and not (memory_gb > 0 and math.isfinite(memory_gb)):
+        raise InputError(f"--memory-gb is the memory of a GPU in 1e9 bytes, above 0, got {memory_gb:g}.")
     grid = known.token_grid(size)
     entry = registry.recognise(known)
     footprint = model_footprint(known.source or name)

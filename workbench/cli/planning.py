@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,8 @@ ONE_WAY = (
     "Say how to plan in one way: --blocks with --rate, --assign, --short, or with --bank one of --speedup, "
     "--budget-flops, --budget-ms, --attention-ratio and --front."
 )
+
+BUDGETS = {"flops": "--budget-flops", "ms": "--budget-ms", "attention": "--attention-ratio"}
 
 
 def plan(
@@ -124,7 +127,10 @@ def _select(
 ) -> Plan:
     from workbench import planning
 
-    budget = budgets["flops"] or budgets["ms"]
+    for way, value in budgets.items():
+        if value is not None and way != "speedup" and not (value > 0 and math.isfinite(value)):
+            raise InputError(f"{BUDGETS[way]} must be a number above 0, got {value:g}.")
+    budget = budgets["flops"] if budgets["flops"] is not None else budgets["ms"]
     if budgets["attention"] is not None:
         core, rest = measure.dense(facts)
         budget = facts.num_blocks * (budgets["attention"] * core + rest)

@@ -7,6 +7,7 @@ from workbench.models.hub import download
 from workbench.models.loader import (
     LoadedModel,
     adapter_of,
+    check_here,
     load_model,
     model_facts,
     model_footprint,
@@ -26,6 +27,7 @@ __all__ = [
     "PlacementConfig",
     "adapter_of",
     "check_download",
+    "check_here",
     "check_prompt",
     "check_words",
     "download",

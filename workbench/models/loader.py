@@ -91,6 +91,16 @@ def locate(name: str, *, allow_network: bool = False) -> Found:
     return Found(resolve_folder(name, allow_network=allow_network))
 
 
+def check_here(name: str) -> None:
+    """Refuse a model whose files are not complete on this machine; loads nothing, uses no network.
+
+    Raises:
+        InputError: as `load_model` would, from names, configurations and headers alone.
+    """
+    found = locate(name)
+    check_folder(found.folder, name=_display_name(name, found))
+
+
 def resolve_folder(name: str, *, allow_network: bool = False) -> Path:
     """Return the local folder of a model.
 

@@ -101,6 +101,8 @@ def cost(
     grid = facts.token_grid(chosen)
     notes = check_rates(plan, grid)
     dense = block_flops(facts, grid)
+    if num_steps is not None and num_steps < 1:
+        raise InputError(f"Steps must be at least 1, got {num_steps}.")
     steps = num_steps or facts.default_steps
     dense_share = plan.schedule.num_dense(steps) / steps
     attention = [

@@ -9,6 +9,8 @@ transformer.safetensors            of a student whose whole transformer was fine
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,7 +23,15 @@ from torch import Tensor, nn
 
 from workbench.errors import InputError
 from workbench.jobs.tensors import load_tensors, save_tensors
-from workbench.models import LoadedModel, ModelFacts, PlacementConfig, adapter_of, load_model, model_facts
+from workbench.models import (
+    LoadedModel,
+    ModelFacts,
+    PlacementConfig,
+    adapter_of,
+    check_here,
+    load_model,
+    model_facts,
+)
 from workbench.models.loader import Device, Dtype
 from workbench.operators import Impl, OperatorSpec, label
 from workbench.planning import Bank, Plan, load_file, save
@@ -253,12 +263,10 @@ def open_model(
         )
     student = read_student(name)
     source = teacher or student.manifest.teacher.source or student.manifest.teacher.name
-    try:
+    with _naming_student(student):
         model = load_model(
             source, device=device, dtype=dtype, allow_network=allow_network, placement=placement
         )
-    except InputError as error:
-        raise InputError(f"The teacher of student {student.folder.name} cannot be loaded: {error}") from error
     install_student(model, student.plan, student, linear_branch=linear_branch, impl=impl)
     model.provenance["student"] = student.folder.name
     model.name = student.folder.name
@@ -294,6 +302,28 @@ def open_facts(name: str | Path, *, allow_network: bool = False) -> tuple[ModelF
         student = read_student(name)
         return student.manifest.teacher, student.plan
     return model_facts(str(name), allow_network=allow_network), None
+
+
+def check_model(name: str | Path) -> None:
+    """Refuse a model, or a student's teacher, that is not on this machine, before any work is queued.
+
+    Raises:
+        InputError: the sentence that `open_model` would raise.
+    """
+    if not is_student(name):
+        check_here(str(name))
+        return
+    student = read_student(name)
+    with _naming_student(student):
+        check_here(student.manifest.teacher.source or student.manifest.teacher.name)
+
+
+@contextmanager
+def _naming_student(student: Student) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"The teacher of student {student.folder.name} cannot be loaded: {error}") from error
 
 
 def linearize(

@@ -69,7 +69,17 @@ def check(kind: str, settings: Mapping[str, Any]) -> StrictModel:
     step = STEPS[kind]
     config = step.config.parse(settings, what=f"{kind} settings")
     step.check(config)
+    if kind != "download":
+        for name in _models(config):
+            surgery.check_model(name)
     return config
+
+
+def _models(config: StrictModel) -> list[str]:
+    """Return every model that the settings name."""
+    named = [getattr(config, "model", None), *getattr(config, "models", ())]
+    named += [side.model for side in getattr(config, "sides", ())]
+    return list(dict.fromkeys(name for name in named if name))
 
 
 def _check_clip(config: sampling.GenerateConfig) -> None:
@@ -94,8 +104,8 @@ def _check_rates(config: StudyConfig) -> None:
         planning.make_plan(dict.fromkeys(blocks, operators.parse_rate(rate)), facts)
 
 
-def _check_cells(plan: str, bank: str) -> None:
-    measured = planning.load_bank(Path(bank))
+def _check_cells(plan: str, bank: str, facts: models.ModelFacts | None = None) -> None:
+    measured = planning.load_bank(Path(bank), facts)
     measured.check_complete(planning.load(plan, measured.facts))
 
 
@@ -105,11 +115,14 @@ def _check_surgery(config: surgery.SurgeryConfig) -> None:
 
 def _check_comparison(config: comparison.CompareConfig) -> None:
     comparison.check(config)
+    teacher = surgery.open_facts(config.model)[0]
     for side in config.columns:
+        if side.model:
+            student = surgery.read_student(side.model)
+            student.plan.model.check(teacher, what=f"student {student.name}")
         if side.plan:
-            _check_cells(side.plan, side.bank)
-    teacher = next((side.model for side in config.columns if side.model and not config.sides), config.model)
-    comparison.check_rows(config, surgery.open_facts(teacher)[0])
+            _check_cells(side.plan, side.bank, teacher)
+    comparison.check_rows(config, teacher)
 
 
 def _check_times(config: operator_times.TimesConfig) -> None:
@@ -124,8 +137,23 @@ def _check_render(config: plan_clip.RenderConfig) -> None:
 
 
 def _check_study(config: StudyConfig) -> None:
-    models.check_words(surgery.open_facts(config.model)[0], config.prompt)
+    facts = surgery.open_facts(config.model)[0]
+    models.check_words(facts, config.prompt)
     _check_rates(config)
+    if config.plan is None:
+        return
+    plan = planning.load(config.plan, facts)
+    blocks = range(facts.num_blocks) if config.blocks is None else config.blocks
+    rates = [operators.label(operators.parse_rate(rate)) for rate in config.rates]
+    chosen = {block: operators.label(spec) for block, spec in plan.converted.items()}
+    lacking = [
+        f"block {block} {rate}" for block, rate in chosen.items() if block not in blocks or rate not in rates
+    ]
+    if lacking:
+        raise InputError(
+            f"The plan {plan.short_name} needs {', '.join(lacking)}, which this study does not measure "
+            f"(blocks {', '.join(map(str, blocks))} at {', '.join(rates)}); choose another plan."
+        )
 
 
 def _check_synthesis(config: data.SynthesizeConfig) -> None:
