@@ -336,13 +336,13 @@ def disk_error(path: Path, error: OSError, *, needed: int = 0) -> InputError:
         free = "its file system does not answer"
     if error.errno not in DISK_FULL:
         return InputError(
-            f"Cannot write {path.name!r} in {folder.name!r} of the workspace ({error.strerror}); {free}. "
-            "Nothing that existed was changed; choose another --workspace or make this one writable."
+            f"Cannot write {path.name!r} in {folder.name!r} ({error.strerror}); {free}, nothing that existed "
+            "was changed, choose another place or make this one writable."
         )
     wanted = f"needs {needed / 1e6:,.1f} MB, " if needed else ""
     return DiskFull(
-        f"No room for {path.name!r} in {folder.name!r} of the workspace ({error.strerror}): {wanted}{free}. "
-        "Nothing that existed was changed; free some space or choose another --workspace.",
+        f"No room for {path.name!r} in {folder.name!r} ({error.strerror}): {wanted}{free}; nothing that "
+        "existed was changed, free some space or choose another place.",
         folder=folder,
         needed=needed,
     )

@@ -104,7 +104,7 @@ def test_work_is_held_while_files_cannot_grow_and_then_goes_on(queue: Queue) -> 
     wait_until(lambda: "No room for" in queue.get(job.id).message, what="a word about the room")
     held = queue.get(job.id)
     assert (held.state, held.checkpoint_step) == ("saving", 2)
-    assert "in 'checkpoints' of the workspace" in held.message
+    assert "in 'checkpoints' (" in held.message
     assert "MB" in held.message
     assert "needs 4.1 MB" in held.message
     let_go(queue.workspace)

@@ -201,7 +201,7 @@ def _raise(job: Job) -> NoReturn:
 
 def _line(queue: Queue, job: Job) -> str:
     estimate = None if job.ended else queue.estimate(job.id)
-    message = f" · {job.message}" if job.message else ""
+    message = f" · {job.message}" if job.message and not job.ended else ""
     return f"{job.state} · {_place(job, estimate)}{message}"
 
 
