@@ -254,6 +254,25 @@ def hybrid_attention_from_maps_sdpa(
     )
 
 
+def merge_with_softmax(output: Tensor, query_features: Tensor, key_features: Tensor, value: Tensor) -> Tensor:
+    """Merge a softmax over the kept keys that was computed elsewhere with linear attention to the others.
+
+    With the stabilizer ``lse`` the mass of the softmax branch is 1, so its output is all that is needed.
+
+    Args:
+        output: of the softmax over the kept keys alone, [B, N, H, D].
+        query_features: [B, N, H, F].
+        key_features: of the linear keys alone, [B, M_L, H, F].
+        value: of the linear keys alone, [B, M_L, H, D].
+    """
+    value_rows = rows_by_head(value)
+    state = linear_state(rows_by_head(key_features), value_rows)
+    linear_sum, linear_mass = linear_output(
+        rows_by_head(query_features), state, divisor=state_divisor(value_rows), batch=output.shape[0]
+    )
+    return merge(output, torch.ones_like(linear_mass), linear_sum, linear_mass).to(output.dtype)
+
+
 def dense_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return torch's scaled dot product attention, [B, N, H, D] in and out."""
     return F.scaled_dot_product_attention(

@@ -101,6 +101,33 @@ def test_attention_backends_serve_the_softmax_that_is_left(
         pipeline.transformer.set_attention_backend("native")
 
 
+def test_the_softmax_inside_a_hybrid_follows_diffusers_where_asked(
+    pipeline: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.models import attention_dispatch
+
+    linearize(pipeline, bundle)
+    expected = clip(pipeline)
+    linearize(pipeline, bundle, impl="diffusers")
+    assert torch.allclose(clip(pipeline), expected, atol=1e-4)
+    registry: Any = attention_dispatch._AttentionBackendRegistry
+    math = attention_dispatch.AttentionBackendName._NATIVE_MATH
+    plain, lengths = registry._backends[math], set()
+
+    def watched(**arguments: Any) -> Tensor:
+        lengths.add((arguments["query"].shape[1], arguments["key"].shape[1]))
+        result: Tensor = plain(**arguments)
+        return result
+
+    monkeypatch.setitem(registry._backends, math, watched)
+    pipeline.transformer.set_attention_backend("_native_math")
+    try:
+        assert torch.allclose(clip(pipeline), expected, atol=1e-4)
+        assert (72, 18) in lengths, "every fourth of 72 tokens keeps softmax"
+    finally:
+        pipeline.transformer.set_attention_backend("native")
+
+
 def test_a_users_lora_before_or_after(pipeline: Any, bundle: Path, tmp_path: Path) -> None:
     teacher = clip(pipeline)
     lora = write_lora(tmp_path / "lora", pipeline)

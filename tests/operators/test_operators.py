@@ -49,6 +49,7 @@ MAPS: tuple[AnyFeatureMapSpec, ...] = (
 
 class Context:
     grid = GRID
+    attention_backend = None
 
 
 def tensors(dtype: torch.dtype = torch.float32, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,6 +163,34 @@ def test_builds_are_repeatable_and_differ_by_seed() -> None:
 def test_an_implementation_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="triton"):
         run(HybridSpec(rate=4), tensors(), impl="triton")
+
+
+@pytest.mark.parametrize("feature_map", [PolynomialSpec(), HedgehogSpec()], ids=name_of)
+@pytest.mark.parametrize("rate", [2, 7])
+def test_a_hybrid_around_diffusers_softmax(feature_map: AnyFeatureMapSpec, rate: int) -> None:
+    """The same result and the same gradients as with the kernels' own softmax."""
+    spec = HybridSpec(rate=rate, feature_map=feature_map)
+    gradients = []
+    for impl in ("auto", "diffusers"):
+        inputs = tuple(tensor.requires_grad_() for tensor in tensors())
+        operator: Any = build(spec, SHAPE, seed=1)
+        operator.impl = impl
+        output = operator(*inputs, context=cast(BlockContext, Context()))
+        found = torch.autograd.grad(output.square().sum(), [*inputs, *operator.parameters()])
+        gradients.append([output, *found])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+    off = [run(spec, tensors(), linear_branch=False, impl=impl) for impl in ("auto", "diffusers")]
+    torch.testing.assert_close(off[1], off[0])
+    assert operator.implementation(inputs[0]) == "diffusers"
+
+
+def test_where_diffusers_softmax_is_not_enough() -> None:
+    for spec, words in (
+        (HybridSpec(rate=4, stabilizer="rowmax"), "log-sum-exp"),
+        (RehyatSpec(chunk_frames=2), "ReHyAt"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run(spec, tensors(), impl="diffusers")
 
 
 def test_schedules() -> None:

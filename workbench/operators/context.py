@@ -96,9 +96,15 @@ class ForwardClock(nn.Module):
 class BlockContext:
     """The live context of one block, for its operator: only what is read is looked up."""
 
-    def __init__(self, clock: ForwardClock, block: int) -> None:
+    def __init__(self, clock: ForwardClock, block: int, original: Any = None) -> None:
         self._clock = clock
+        self._original = original
         self.block = block
+
+    @property
+    def attention_backend(self) -> Any:
+        """The attention backend of diffusers that the block was given; None is the active one."""
+        return getattr(self._original, "_attention_backend", None)
 
     @property
     def grid(self) -> TokenGrid:

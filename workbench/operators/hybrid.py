@@ -13,10 +13,11 @@ from pydantic import Field
 from torch import Tensor
 
 from kernels.hybrid_attention import hybrid_attention, hybrid_attention_from_maps, resolve_impl
-from kernels.hybrid_attention.sdpa import linear_tokens
+from kernels.hybrid_attention.sdpa import linear_tokens, merge_with_softmax
 from workbench.operators.feature_maps import AnyFeatureMapSpec, FeatureMapSpec, PolynomialSpec
 from workbench.operators.flops import AttentionFlops, HeadShape, dense_core
 from workbench.operators.module import FeatureOperator
+from workbench.operators.softmax import softmax_attention
 from workbench.types import StrictModel, TokenGrid
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class HybridAttention(FeatureOperator):
         to.
         """
         query, key = query.to(value.dtype), key.to(value.dtype)
+        if self.impl == "diffusers" and self.rate is not None:
+            return self._around_diffusers(query, key, value, context)
         if not self.linear_branch:
             if self.rate is None:
                 return torch.zeros_like(value)
@@ -114,7 +117,26 @@ class HybridAttention(FeatureOperator):
             key_features = self.key_map(linear_tokens(key, self.rate))
             return self._attend(query, key, value, self.query_map(query), key_features)
         return hybrid_attention_from_maps(
-            query, key, value, query_map, key_map, rate=self.rate, stabilizer=self.stabilizer, impl=self.impl
+            query, key, value, query_map, key_map,
+            rate=self.rate, stabilizer=self.stabilizer, impl=self.kernel_impl,
+        )  # fmt: skip
+
+    def _around_diffusers(self, query: Tensor, key: Tensor, value: Tensor, context: BlockContext) -> Tensor:
+        if (obstacle := self.obstacle()) is not None:
+            raise ValueError(obstacle)
+        kept, backend = slice(None, None, self.rate), context.attention_backend
+        output = softmax_attention(query, key[:, kept], value[:, kept], backend=backend)
+        if not self.linear_branch:
+            return output
+        features = self.query_map(query), self.key_map(linear_tokens(key, self.rate))
+        return merge_with_softmax(output, *features, linear_tokens(value, self.rate))
+
+    def obstacle(self) -> str | None:
+        if self.impl != "diffusers" or self.stabilizer == "lse":
+            return None
+        return (
+            "With the stabilizer 'rowmax' a hybrid needs the log-sum-exp of its softmax, which the attention "
+            "backends of diffusers do not return; choose impl 'auto'."
         )
 
     @property
@@ -123,7 +145,9 @@ class HybridAttention(FeatureOperator):
         return self.query_map(None) is not None and self.key_map(None) is not None
 
     def implementation(self, query: Tensor) -> str:
-        return resolve_impl(query, rate=self.rate, impl=self.impl)
+        if self.impl == "diffusers" and self.rate is not None:
+            return self.impl
+        return resolve_impl(query, rate=self.rate, impl=self.kernel_impl)
 
     def _attend(self, *tensors: Tensor) -> Tensor:
-        return hybrid_attention(*tensors, rate=self.rate, stabilizer=self.stabilizer, impl=self.impl)
+        return hybrid_attention(*tensors, rate=self.rate, stabilizer=self.stabilizer, impl=self.kernel_impl)

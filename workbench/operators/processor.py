@@ -50,7 +50,7 @@ class OperatorProcessor:
     ) -> None:
         self.original = original
         self.clock = clock
-        self.context = BlockContext(clock, block)
+        self.context = BlockContext(clock, block, original)
         self.observers = observers
 
     @property

@@ -73,13 +73,20 @@ class RehyatAttention(FeatureOperator):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *, context: BlockContext) -> Tensor:
         """Attend; all tensors [B, N, H, D], tokens frame-major on `context.grid`."""
+        if (obstacle := self.obstacle()) is not None:
+            raise ValueError(obstacle)
         query, key = query.to(value.dtype), key.to(value.dtype)
         chunks = self.spec.chunks(context.grid)
         first_reader, far = chunks.linear_tokens(query.shape[1])
         features = (None, None)
         if self.linear_branch and far:
             features = (self.query_map(query[:, first_reader:]), self.key_map(key[:, :far]))
-        return rehyat_attention(query, key, value, *features, chunks=chunks, impl=self.impl)
+        return rehyat_attention(query, key, value, *features, chunks=chunks, impl=self.kernel_impl)
+
+    def obstacle(self) -> str | None:
+        if self.impl != "diffusers":
+            return None
+        return "ReHyAt computes its softmax chunk by chunk and cannot follow diffusers; choose impl 'auto'."
 
     def implementation(self, query: Tensor) -> str:
-        return resolve_impl(query, rate=2, impl=self.impl)
+        return resolve_impl(query, rate=2, impl=self.kernel_impl)

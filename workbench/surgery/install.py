@@ -252,4 +252,6 @@ def _prepare(
         )
     operator.load_state_dict(weights)
     operator.linear_branch, operator.impl = linear_branch, impl
+    if (obstacle := operator.obstacle()) is not None:
+        raise InputError(obstacle)
     return operator
