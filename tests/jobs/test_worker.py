@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,16 @@ def test_a_worker_started_by_hand_refuses_in_a_sentence(
     queue.cancel(job.id)
     assert main([job.id, "--workspace", folder]) == 2
     assert "is cancelled or its device is busy" in capsys.readouterr().err
+
+
+def test_a_worker_gives_way_to_everything_else() -> None:
+    """Niceness, and that of its session where the scheduler groups by session."""
+    code = (
+        "import os; from workbench.jobs import processes; processes.lower_priority();"
+        "group = processes.AUTOGROUP;"
+        "print(os.nice(0), group.read_text().split()[-1] if group.exists() else os.nice(0))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, start_new_session=True
+    )
+    assert done.stdout.split() == ["10", "10"]

@@ -20,6 +20,7 @@ from workbench.workspace import Workspace
 LOG_NAME = "log.txt"
 MODULE = "workbench.worker"
 PRIORITY = 10
+AUTOGROUP = Path("/proc/self/autogroup")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -64,9 +65,15 @@ def shown_command(job_id: str, workspace: Workspace) -> str:
 
 
 def lower_priority() -> None:
-    """Make room for the app and the desktop; a system out of memory is to kill this process first."""
+    """Make room for the app and the desktop; a system out of memory is to kill this process first.
+
+    Where Linux groups processes by session for its scheduler, niceness counts inside a group alone; a worker
+    is a session of its own, so its group is made nice as well.
+    """
     with suppress(OSError):
         os.nice(max(0, PRIORITY - os.nice(0)))
+    with suppress(OSError):
+        AUTOGROUP.write_text(str(PRIORITY), encoding="ascii")
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 
