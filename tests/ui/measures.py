@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from playwright.sync_api import Page
 
 PROMISES = {
@@ -53,6 +56,8 @@ def _timed(act: Callable[[], object]) -> float:
 
 
 def _mix(page: Page) -> list[Callable[[], object]]:
+    places: list[float] = []
+
     def go(name: str) -> None:
         page.locator(f'.page-links [data-page="{name}"]').click()
         page.locator(f"#page-{name} h1").wait_for(state="visible")
@@ -61,8 +66,10 @@ def _mix(page: Page) -> list[Callable[[], object]]:
         before = page.locator(".overlay-part").get_attribute("data-ready")
         box = page.locator(".frame-view").bounding_box()
         assert box
-        place = 20 + (hash(before) % max(1, int(box["width"]) - 40))
-        page.locator(".frame-view").click(position={"x": place, "y": 30})
+        places.append(
+            box["width"] * (0.2 if len(places) % 2 else 0.7)
+        )  # never the patch that is chosen already
+        page.locator(".frame-view").click(position={"x": places[-1], "y": 30})
         page.wait_for_function(
             "old => document.querySelector('.overlay-part').dataset.ready !== old", arg=before
         )
@@ -154,3 +161,33 @@ def heap(page: Page) -> float:
     used: dict[str, Any] = session.send("Runtime.getHeapUsage")
     session.detach()
     return float(used["usedSize"])
+
+
+LARGE = {"blocks": 30, "heads": 12, "side": 32}
+
+
+def large_sprite(page: Page) -> tuple[float, int]:
+    """Put a sprite of 30 blocks by 12 heads of 32×32 on the bench page; returns seconds and bytes sent."""
+    count = LARGE["blocks"] * LARGE["heads"] * LARGE["side"] ** 2
+    noise = np.random.default_rng(0).integers(0, 255, count, dtype=np.uint8)
+    answer = {"bytes": base64.b64encode(noise.tobytes()).decode()}
+    more = {"capture": "x", "grid": [5, 16, 16], "steps": [{"label": "all"}], "metrics": [], "kinds": []}
+    began = time.monotonic()
+    page.evaluate(
+        "([value, answer]) => place('sprite', {value}, {sprite: answer})", [{**LARGE, **more}, answer]
+    )
+    page.wait_for_selector("#part[data-ready]")
+    return time.monotonic() - began, len(json.dumps(answer))
+
+
+def streamed_steps(page: Page, *, seconds: float) -> list[int]:
+    """Return the steps whose losses the page was sent while a job runs; each should come once."""
+    steps: list[int] = page.evaluate(
+        """seconds => new Promise(done => import('/workbench/static/bus.js').then(({ on }) => {
+          const steps = [];
+          on('jobs', answer => steps.push(...answer.rows.map(row => row.step)));
+          setTimeout(() => done(steps), 1000 * seconds);
+        }))""",
+        seconds,
+    )
+    return steps

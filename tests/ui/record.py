@@ -9,7 +9,6 @@ pages are measured idle and while a job trains.
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import os
 import platform
@@ -22,19 +21,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import FLAGS, find_browser
 from tests.ui.conftest import ROOT, Server, free_port, start_app, start_bench, watch
-from tests.ui.measures import PROMISES, actions, drift, heap, page_ready, painter_frames, percentile
+from tests.ui.measures import (
+    PROMISES,
+    actions,
+    drift,
+    heap,
+    large_sprite,
+    page_ready,
+    painter_frames,
+    percentile,
+    streamed_steps,
+)
 from workbench.jobs import Queue
 from workbench.workspace import Workspace
 
 RESULT = ROOT / "docs" / "results" / "ui.json"
 PROMPT = "a big red ball moves right over sand"
-LARGE = {"blocks": 30, "heads": 12, "side": 32}
 PAINTER = (40, ["softmax", "R2", "R4", "R8", "R16", "T3o1", "T2o1", "linear"])
 
 
@@ -91,7 +98,7 @@ def measure_pages(browser: Browser, server: Server, *, rounds: int) -> dict[str,
     busy = actions(page, rounds)
     heap_after, server_after = heap(page), process.memory_info().rss
     rows, _ = queue.metrics(job.id)
-    streamed = streams_without_refetch(page)
+    steps = streamed_steps(page, seconds=10)
     queue.cancel(job.id)
     result = {
         "page_ready_s": percentile(ready, 0.5),
@@ -102,7 +109,8 @@ def measure_pages(browser: Browser, server: Server, *, rounds: int) -> dict[str,
         "heap_growth": heap_after / heap_before - 1,
         "server_growth": server_after / server_before - 1,
         "loss_rows": len(rows),
-        "loss_rows_sent_twice": streamed,
+        "loss_rows_streamed": len(steps),
+        "loss_rows_sent_twice": len(steps) - len(set(steps)),
         "outside_requests": watched.outside,
         "script_faults": watched.faults,
     }
@@ -115,18 +123,6 @@ def _long_measuring() -> dict[str, Any]:
 
     settings = {"model": "embedded", "rates": ["R2", "R4", "R8"], "updates": 5000}
     return check("measure", settings).model_dump(mode="json")
-
-
-def streams_without_refetch(page: Page) -> int:
-    """Return how many rows of the loss the page was sent twice while a job runs; 0 is the promise."""
-    steps: list[int] = page.evaluate(
-        """() => new Promise(done => import('/workbench/static/bus.js').then(({ on }) => {
-          const steps = [];
-          on('jobs', answer => steps.push(...answer.rows.map(row => row.step)));
-          setTimeout(() => done(steps), 10000);
-        }))"""
-    )
-    return len(steps) - len(set(steps))
 
 
 def measure_parts(browser: Browser, server: Server) -> dict[str, Any]:
@@ -143,28 +139,14 @@ def measure_parts(browser: Browser, server: Server) -> dict[str, Any]:
     frames = painter_frames(page)
     page.reload()
     page.wait_for_function("window.ready")
-    count = LARGE["blocks"] * LARGE["heads"] * LARGE["side"] ** 2
-    noise = np.random.default_rng(0).integers(0, 255, count, dtype=np.uint8)
-    answer = {"bytes": base64.b64encode(noise.tobytes()).decode()}
-    value = {
-        **LARGE,
-        "capture": "x",
-        "grid": [5, 16, 16],
-        "steps": [{"label": "all"}],
-        "metrics": [],
-        "kinds": [],
-    }
-    began = time.monotonic()
-    page.evaluate("([value, answer]) => place('sprite', {value}, {sprite: answer})", [value, answer])
-    page.wait_for_selector("#part[data-ready]")
-    sprite = time.monotonic() - began
+    sprite, size = large_sprite(page)
     context.close()
     return {
         "painter_cells": f"{blocks} x {len(columns)}",
         "painter_frame_p95_ms": percentile(frames, 0.95),
         "painter_frames_per_second": 1000 * len(frames) / sum(frames),
         "sprite_s": sprite,
-        "sprite_bytes": len(json.dumps(answer)),
+        "sprite_bytes": size,
     }
 
 

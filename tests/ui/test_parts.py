@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ui.conftest import Server, Watched
+from tests.ui.measures import PROMISES, TIMES, large_sprite
 from workbench.video import write_mp4
 
 COLUMNS = ["softmax", "R2", "R4", "R8", "R16", "linear"]
@@ -322,3 +323,11 @@ def test_no_name_or_prompt_runs_as_script(watched: Watched, bench: Server, part:
     page.wait_for_timeout(200)
     assert page.evaluate("window.broken") is None
     assert PAYLOADS[0] in page.locator("body").inner_text()
+
+
+def test_a_large_sprite_is_small_and_drawn_in_five_times_the_promise(watched: Watched, bench: Server) -> None:
+    watched.page.goto(bench.address)
+    watched.page.wait_for_function("window.ready")
+    seconds, size = large_sprite(watched.page)
+    assert size <= PROMISES["sprite_bytes"] and seconds <= TIMES * PROMISES["sprite_s"]
+    assert watched.faults == []

@@ -194,3 +194,25 @@ def test_a_repeated_answer_draws_no_line_backwards(watched: Watched, bench: Serv
     )
     places = [float(part.split(" ")[0]) for part in path[1].replace("M", "L").split("L")[1:]]
     assert path[0] == 4 and places == sorted(places) and len(places) == 4
+
+
+def test_forms_of_earlier_jobs_are_restored(page: Page, value: dict[str, Any]) -> None:
+    tell = "([kind, made]) => import('/workbench/static/bus.js').then(({ tell }) => tell(kind, made))"
+    page.evaluate(tell, ["restore measure", {"blocks": [0, 2], "rates": ["R8"], "updates": 33}])
+    expect(page.get_by_label("blocks to measure")).to_have_value("0,2")
+    expect(page.locator(".measure-form .updates")).to_have_value("33")
+    expect(page.locator('.measure-form [aria-pressed="true"]')).to_have_count(1)
+    expect(page.locator('[data-rate="R8"]')).to_have_attribute("aria-pressed", "true")
+    kept = value["saved"][0]["file"]
+    page.evaluate(tell, ["restore surgery", {"plan": f"/plans/{kept}", "bank": "b", "name": HOSTILE}])
+    expect(page.locator(".plan-name")).to_have_text("1xR2")
+    expect(page.get_by_label("name", exact=True)).to_have_value(HOSTILE)
+    page.evaluate(
+        "() => { window.answers.read = {plan: ['linear', 'R4', 'softmax'], dense: 0, short: 'x'}; }"
+    )
+    made = {"operators": ["linear", "R4", "softmax"], "dense_first": 1, "prompt": "a cube", "seed": 5}
+    page.evaluate(tell, ["restore render", made])
+    expect(page.locator(".plan-name")).to_have_text("1xlinear+1xR4")
+    expect(page.get_by_label("dense first steps")).to_have_value("1")
+    expect(page.locator(".preview-form .prompt")).to_have_value("a cube")
+    assert asked(page, "read")[-1]["text"] == "0:linear,1:R4,2:softmax"

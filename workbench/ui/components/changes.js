@@ -56,5 +56,5 @@ export const mount = (element, host) => {
       refresh();
     }
   });
-  return { refresh, name: () => find('.plan-label').value };
+  return { refresh, name: () => find('.plan-label').value, setName: name => (find('.plan-label').value = name) };
 };

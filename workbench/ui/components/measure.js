@@ -98,5 +98,13 @@ export const mount = (element, host) => {
     if (answer) show(answer.seconds);
     return answer?.seconds ?? null;
   };
+  on('restore measure', made => {
+    if (!rates) return;
+    find('.blocks').value = made.blocks?.length ? made.blocks.join(',') : 'all';
+    const offered = host.data().measure.rates;
+    rates = new Set((made.rates ?? []).filter(op => offered.includes(op)));
+    if (made.updates) find('.updates').value = made.updates;
+    refresh();
+  });
   return { refresh, only, settled: () => (find('.wanted').hidden = true) };
 };

@@ -157,6 +157,17 @@ export const mount = (element, host) => {
     await ask('make_student', shared.wish()).then(() => say('The student is being made.'), () => {});
     make.removeAttribute('aria-busy');
   });
+  on('restore surgery', async made => {
+    const kept = data().saved?.find(one => one.file === made.plan.split('/').at(-1));
+    if (kept) shared.load(kept.plan, kept.dense);
+    else if (made.plan.includes('/')) return say('The plan of that student is no longer saved; open the student itself under Changes since.', 'error');
+    else if (!(await read(made.plan))) return undefined;
+    return changes.setName(made.name ?? '');
+  });
+  on('restore render', async made => {
+    const plan = made.operators?.length ? made.operators : data().table.start;
+    await read(plan.map((op, block) => `${block}:${op}`).join(',')).then(good => good && shared.load(value, made.dense_first ?? 0));
+  });
   on('jobs', answer => {
     busy = answer.jobs.some(job => isLive(job.state) && job.kind !== 'render');
     if (answer.rows?.length && answer.jobs.some(job => job.id === answer.job && job.kind === 'measure')) find('.losses-slot').hidden = false;

@@ -130,6 +130,12 @@ export const mount = (element, host) => {
     keep();
     refresh();
   });
+  on('restore render', made => {
+    find('.prompt').value = made.prompt;
+    if (made.seed != null) find('.seed').value = made.seed;
+    keep();
+    refresh();
+  });
   on('page', page => page === 'plan' && refresh());
   draw();
   return { refresh };
