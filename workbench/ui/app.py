@@ -22,7 +22,7 @@ from workbench.ui.media import HERE, routes
 from workbench.ui.pages import attention, compare, home, plan, runs, train
 from workbench.ui.presenters import study as studies
 from workbench.ui.readers import study_parts
-from workbench.ui.session import Study, adopt, restore
+from workbench.ui.session import FOLDERS, Study, adopt, newest, restore
 from workbench.ui.theme import theme
 from workbench.workspace import Workspace
 
@@ -99,7 +99,7 @@ def build_blocks(context: Context) -> gr.Blocks:
         def settle(chosen: Study, value: dict[str, Any], request: gr.Request) -> list[Any]:
             if chosen == Study():  # the server was restarted: the page, or its link, knows what it showed
                 chosen, _ = asked_study(context, asked_for(value) or dict(request.query_params))
-            chosen = follow(context, chosen, value)
+            chosen = pick(context, follow(context, chosen, value), value)
             *shown, shell_value = show(context, chosen)
             return [chosen, *shown, {**shell_value, "handled": ended_jobs(value)}]
 
@@ -150,6 +150,19 @@ def follow(context: Context, chosen: Study, value: Any) -> Study:
             if isinstance(path, str) and path
         ]
     return adopt(chosen, context.workspace, made, context.at(chosen).facts)
+
+
+def pick(context: Context, chosen: Study, value: Any) -> Study:
+    """Return the study with the artefacts that were opened by hand; one that is gone changes nothing."""
+    asked = value.get("chosen") if isinstance(value, dict) else None
+    if not isinstance(asked, dict):
+        return chosen
+    here = context.at(chosen)
+    present = {
+        part: name for part, name in asked.items() if part in FOLDERS and name in newest(here.workspace, part)
+    }
+    ids = {**chosen.model_dump(), **present}
+    return restore(context.workspace, ids, here.facts, model=here.model)
 
 
 def ended_jobs(value: Any) -> list[str]:

@@ -1,7 +1,7 @@
 /* The Compare page: prompts and columns on top, then clips in sync or the scores of all students.
    value: {ids, model, columns: [{key, name, kind, plan}], student, prompt, vocabulary, steps, shown, listed: [{id, prompt, rows, columns, made}]} */
 import { mount as mountBuilder } from './builder.js';
-import { asker, on, say } from './bus.js';
+import { asker, on, say, tell } from './bus.js';
 import { text } from './draw.js';
 import { mount as mountLive } from './live.js';
 import { mount as mountPlayer } from './player.js';
@@ -118,6 +118,7 @@ export const mount = (element, host) => {
     history.replaceState(null, '', `?${link}${location.hash}`);
     tab('clips');
     show(answer.shown);
+    tell('chosen', { comparison: id }); // the study bar follows what is looked at
   };
   const tab = name => {
     element.querySelectorAll('[data-tab]').forEach(button => button.setAttribute('aria-selected', button.dataset.tab === name));
@@ -175,7 +176,8 @@ export const mount = (element, host) => {
     if (value.shown?.id !== last || !pinned) {
       last = value.shown?.id;
       pinned = '';
-      show(value.shown);
+      if (value.shown?.id && value.shown.id === shown.id) tools.draw();
+      else show(value.shown);
     } else tools.draw();
     scores.stale();
   };

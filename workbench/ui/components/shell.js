@@ -95,6 +95,7 @@ export const mount = (element, host) => {
     host.set({ ...(host.get() ?? {}), ...change });
     setTimeout(() => host.emit('settled'), TICK);
   };
+  on('chosen', chosen => request({ settled: [...unanswered], chosen }));
   /* The first event can get lost too: what the page should show is asked for until it is there. */
   const awake = () => {
     if (host.get()?.steps || !element.isConnected) return;
