@@ -342,7 +342,7 @@ def disk_error(path: Path, error: OSError, *, needed: int = 0) -> InputError:
     wanted = f"needs {needed / 1e6:,.1f} MB, " if needed else ""
     return DiskFull(
         f"No room for {path.name!r} in {folder.name!r} ({error.strerror}): {wanted}{free}; nothing that "
-        "existed was changed, free some space or choose another place.",
+        "existed was changed, free some space or choose another --workspace.",
         folder=folder,
         needed=needed,
     )
