@@ -16,5 +16,5 @@ def test_a_small_model_fits_and_the_sentence_is_an_estimate(micro_model_folder: 
 
 
 def test_too_long_is_refused_with_what_to_do(micro_model_folder: Path) -> None:
-    with pytest.raises(InputError, match="would take about .* fewer steps, or the embedded model"):
+    with pytest.raises(InputError, match=r"would take about .* fewer steps, or the embedded model"):
         room(str(micro_model_folder), clips=1e12)
