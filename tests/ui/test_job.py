@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.ui.conftest import Server, Watched, watch
-from tests.ui.measures import PROMISES, TIMES, actions, page_ready, percentile
+from tests.ui.measures import PROMISES, TIMES, actions, page_ready, percentile, streamed_steps
 from workbench.jobs import Queue
+from workbench.video import read_mp4, write_mp4
 
 HOSTILE = '<img src=x onerror="window.broken=1">'
 JOB_MS = 90_000
@@ -196,6 +199,67 @@ def test_pages_answer_within_five_times_the_promise_while_a_job_runs(
     assert percentile(taken, 0.95) <= TIMES * PROMISES["action_p95_s"]
     assert other.outside == [] and other.faults == []
     context.close()
+
+
+def test_an_own_clip_comes_in_and_every_export_goes_out_by_mouse(
+    whole_job: Watched, server: Server, tmp_path: Path
+) -> None:
+    page = whole_job.page
+    go(page, "compare")
+    made = next(iter(server.workspace.folder("comparisons").glob("*/comparison.json"))).parent
+    frames = read_mp4(next(made.glob("*.mp4")))
+    write_mp4(tmp_path / "my own.mp4", 255 - frames, fps=8)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Import a clip").click()
+    chooser.value.set_files(tmp_path / "my own.mp4")
+    expect(page.locator('.clip[data-column="2"] .clip-name')).to_contain_text("my own", timeout=30_000)
+    page.wait_for_function("[...document.querySelectorAll('.player video')].every(v => v.readyState > 1)")
+    whole_job.shot("7-imported")
+    starts = {"html": b"PK", "vote": b"PK", "mp4": b"ftyp", "gif": b"GIF89a", "json": b"{"}
+    for form, begins in starts.items():
+        page.locator(".menu summary").click()
+        with page.expect_download(timeout=60_000) as download:
+            page.locator(f'.menu-list a[href$="/{form}"]').click()
+        assert begins in download.value.path().read_bytes()[:12], form
+    (tmp_path / "no clip.mp4").write_bytes(b"<script>")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Import a clip").click()
+    chooser.value.set_files(tmp_path / "no clip.mp4")
+    expect(page.locator(".toast.error", has_text="not an MP4")).to_be_visible()
+
+
+def test_the_study_bar_names_the_comparison_that_is_opened(whole_job: Watched, server: Server) -> None:
+    page = whole_job.page
+    folder = server.workspace.folder("comparisons")
+    first = min(path for path in folder.iterdir() if (path / "comparison.json").is_file())
+    other = folder / "20250101-000000-earlier-0000"
+    shutil.copytree(first, other)
+    document = json.loads((other / "comparison.json").read_text())
+    document["settings"]["prompt"] = "an earlier prompt"
+    (other / "comparison.json").write_text(json.dumps(document))
+    page.reload()
+    page.wait_for_selector(".study-step")
+    go(page, "compare")
+    step = page.locator('.study-step[data-part="comparison"]')
+    expect(step).not_to_contain_text("an earlier prompt")
+    page.get_by_label("Comparisons").select_option(other.name)
+    expect(step).to_contain_text("an earlier prompt")
+    expect(page.locator(".compare-part")).to_have_attribute("data-shown", other.name)
+    page.reload()
+    expect(step).to_contain_text("an earlier prompt")
+    expect(page.locator(".compare-part")).to_have_attribute("data-shown", other.name)
+
+
+def test_the_loss_streams_without_being_fetched_twice(whole_job: Watched, server: Server) -> None:
+    queue = Queue(server.workspace)
+    config = next(job.config for job in queue.list() if job.kind == "measure")
+    job = queue.submit("measure", {**config, "updates": 5000, "extend": None}, title="streams")
+    queue.dispatch()
+    go(whole_job.page, "plan")
+    whole_job.page.wait_for_selector(".losses-slot .loss-chart svg", timeout=JOB_MS)
+    steps = streamed_steps(whole_job.page, seconds=4)
+    queue.cancel(job.id)
+    assert steps and len(steps) == len(set(steps))
 
 
 @pytest.mark.parametrize(
