@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from workbench.models import LoadedModel, ModelFacts, load_model, model_facts
 from workbench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 torch.set_num_threads(1)
 
@@ -135,3 +139,29 @@ def call(
         return code, out, err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def own_attention_backend() -> Iterator[None]:
+    """Undo what `set_attention_backend` leaves behind: it sets the backend of the whole process too."""
+    name = "diffusers.models.attention_dispatch"
+    before = sys.modules[name]._AttentionBackendRegistry._active_backend if name in sys.modules else None
+    yield
+    if name in sys.modules:
+        registry = sys.modules[name]._AttentionBackendRegistry
+        registry.set_active_backend(before or sys.modules[name].AttentionBackendName.NATIVE)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, one for all tests of a process: playwright can only be started once in it."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser import FLAGS, find_browser
+
+    path = find_browser()
+    assert path, "No Chromium was found; run `make browser` or set WORKBENCH_CHROMIUM."
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield chromium
+        chromium.close()

@@ -123,7 +123,7 @@ def test_suites_that_cannot_run_are_refused(micro_model_folder: Path, workspace:
         with pytest.raises(InputError, match=message):
             check_suite(_config(name, **changes))
     with pytest.raises(InputError, match="cache may hold 1 MB"):
-        evaluate_suite(_config(name, height=480, width=832, cache_megabytes=1), workspace)
+        evaluate_suite(_config(name, height=480, width=480, cache_megabytes=1), workspace)
     with pytest.raises(InputError, match="does not know the word 'dog'"):
         check_suite(SuiteConfig(models=["embedded"], prompts="given", texts=["a dog"]))
 

@@ -16,12 +16,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from tests.browser import FLAGS, find_browser
 from workbench.ui.media import routes
 from workbench.workspace import Workspace
 
@@ -42,16 +41,6 @@ class Server:
     address: str
     workspace: Workspace
     process: subprocess.Popen[bytes]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    path = find_browser()
-    assert path, "No Chromium was found; run `make browser` or set WORKBENCH_CHROMIUM."
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield chromium
-        chromium.close()
 
 
 @dataclass

@@ -121,6 +121,8 @@ def test_a_bank_of_other_weights_is_not_shown_but_called_stale(
 def test_another_model_is_another_context_and_an_unknown_one_is_refused(context: Context) -> None:
     there = context.at(Study(model="wan2.1-t2v-1.3b"))
     assert there.facts.num_blocks == 30 and context.facts.num_blocks == 3
-    assert context.at(Study(model="wan2.1-t2v-1.3b")) is there and there.at(Study()) is there
+    again = context.at(Study(model="wan2.1-t2v-1.3b"))
+    assert again.model == there.model and again is not there, "its weights may have been fetched since"
+    assert there.at(Study()) is there and context.at(Study(model=context.model)) is context
     with pytest.raises(InputError):
         context.at(Study(model="/nowhere/at all"))
