@@ -222,10 +222,11 @@ def _motion(record: SuiteRecord, index: int) -> dict[str, Any]:
     percent = round(abs(1 - found.ratio) * 100)
     word = "less" if found.ratio < 1 else "more"
     sure = not found.low <= 1 <= found.high
-    name, reference = record.models[str(index)]["name"], record.models["0"]["name"]
+    model, reference = record.models[str(index)], record.models["0"]["name"]
+    interval = f"95 %: {found.low:.2f} to {found.high:.2f}, {found.num_pairs} prompts"
     sentence = (
-        f"{name} moves {percent} % {word} than {reference} "
-        f"(ratio {found.ratio:.2f}, 95 %: {found.low:.2f} to {found.high:.2f}, {found.num_pairs} prompts"
+        f"{model['plan'] or model['name']} moves {percent} % {word} than {reference} "
+        f"(ratio {found.ratio:.2f}, {interval if found.num_pairs > 1 else 'one prompt, so no interval'}"
         f"{'' if sure else '; no difference shown'})."
     )
     return {**asdict(found), "sentence": sentence}
