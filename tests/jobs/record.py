@@ -85,6 +85,9 @@ def main(words: list[str]) -> None:
     if words == ["--list"]:
         sys.stdout.write("".join(f"{line}\n" for line in _listed()))
         return
+    unknown = [word for word in words if word not in MATRICES]
+    if unknown:
+        sys.exit(f"There is no matrix {unknown[0]!r}; name some of {', '.join(MATRICES)}, or --list.")
     os.nice(5)
     for name in words or [name for name in MATRICES if not _is_recorded(name)]:
         sources = sources_sha256()
