@@ -8,7 +8,6 @@ from workbench.planning.bank import (
     Cell,
     TimestepError,
     bank_folder,
-    lend,
     load_bank,
     merge_banks,
 )
@@ -22,6 +21,7 @@ from workbench.planning.grammar import (
     plan_blocks,
     spread,
 )
+from workbench.planning.lending import lend
 from workbench.planning.plan import (
     ModelIdentity,
     Plan,

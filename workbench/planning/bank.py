@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +27,7 @@ from workbench.models.facts import Count, ModelFacts
 from workbench.operators import OperatorField, OperatorSpec, build, label
 from workbench.planning.plan import ModelIdentity, Plan, check_schema_version
 from workbench.types import StrictModel
-from workbench.workspace import Workspace, read_json, write_json
+from workbench.workspace import read_json, write_json
 
 SCHEMA_VERSION = 1
 FILE = "bank.json"
@@ -244,24 +243,6 @@ def bank_folder(path: Path | str) -> Path:
         return path.parent
     shipped = SHIPPED / path
     return shipped if len(path.parts) == 1 and not path.exists() and shipped.is_dir() else path
-
-
-def lend(workspace: Workspace, facts: ModelFacts) -> Path | None:
-    """Copy the bank that ships for a model into a workspace that has none, so that painting begins at once.
-
-    Returns:
-        The new bank, or None where the workspace has banks, or none ships for these weights.
-    """
-    folder = bank_folder(facts.name)
-    if not (folder / FILE).is_file() or folder.parent != SHIPPED or any(workspace.folder("banks").iterdir()):
-        return None
-    try:
-        load_bank(folder, facts)
-    except InputError:
-        return None
-    with workspace.new_folder("banks", name=f"{facts.name} shipped") as made:
-        shutil.copytree(folder, made.path, dirs_exist_ok=True)
-    return made.final
 
 
 class BankWriter:
