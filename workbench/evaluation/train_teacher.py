@@ -8,8 +8,6 @@ beside the steps, samples and minutes that the transformer has had by then.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +15,7 @@ import torch
 
 from workbench.evaluation.adherence import judge
 from workbench.evaluation.suite import ClipVerdicts, summarize
-from workbench.models.embedded.train import parse, run
+from workbench.models.embedded import train
 from workbench.models.embedded.world import Scene, caption
 
 
@@ -42,8 +40,7 @@ def judge_clips(clips: torch.Tensor, scenes: Sequence[Scene]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
-    result = run(parse(arguments), judge=judge_clips)
-    sys.stdout.write(json.dumps(result) + "\n")
+    train.main(arguments, module="workbench.evaluation.train_teacher", judge=judge_clips)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from workbench.models.embedded.training import codec_stage, text_stage, transfor
 from workbench.models.embedded.training.latents import build_latents, open_trained_codec
 from workbench.models.embedded.training.loop import Budget, Recorder
 from workbench.models.embedded.training.measures import measure_codec, reconstruct
+from workbench.models.embedded.training.parallel import is_launched, join, launch, leave
 from workbench.models.embedded.training.pool import ClipPool, Draw, build_pool
 from workbench.models.embedded.training.reading import draw_twin_clips, measure_reading
 from workbench.models.embedded.training.sheets import save_sheet
@@ -88,6 +89,7 @@ class Options:
             is used as it is.
         optimizer: Of the transformer's matrices; "muon" makes their momentum orthogonal.
         fit_steps: Updates that fit a shipped transformer's text projection to a new text encoder.
+        processes: That train the transformer together, one GPU each; clips a step are each one's.
     """
 
     out: Path
@@ -109,6 +111,7 @@ class Options:
     shipped: Path | None = None
     optimizer: Literal["adamw", "muon"] = "adamw"
     fit_steps: int = 800
+    processes: int = 1
 
 
 def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
@@ -124,13 +127,18 @@ def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
     unknown = [stage for stage in options.budgets if stage not in STAGES]
     if unknown:
         raise ValueError(f"Unknown stage '{unknown[0]}'; expected one of {', '.join(STAGES)}.")
+    alone = [name for name in options.budgets if name not in (*transformer_stage.STAGES, *UNTIMED)]
+    if options.processes > 1 and alone:
+        raise ValueError(f"Several processes train the transformer only; run '{alone[0]}' in one, before it.")
     started = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
+    processes = join()
     recorder = Recorder(
         options.out,
         deadline=None if options.deadline is None else started + options.deadline,
         compact=options.compact,
         log_every=options.log_every,
+        processes=processes,
     )
     if options.device == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -144,8 +152,9 @@ def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
         workers=1,
     )
     recorder.write(event="start", device=options.device, seconds=time.monotonic() - started)
-    if options.shipped is not None:
+    if options.shipped is not None and processes.first:
         use_shipped_codec(options.out, options.shipped)
+    processes.agree([0.0])
     if "text" in options.budgets:
         reader = text_stage.open_reader(
             options.out, device=options.device, seed=options.seed, resume=options.resume
@@ -157,6 +166,9 @@ def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
         _train_codec(options, recorder, held_out, result)
     if any(stage in transformer_stage.STAGES for stage in options.budgets):
         _train_transformer(options, recorder, result)
+    if not processes.first:
+        leave()
+        return {}
     if "sample" in options.budgets:
         _sample(options, held_out, result, judge)
     if "export" in options.budgets:
@@ -166,6 +178,7 @@ def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
     result["date"] = datetime.now(UTC).isoformat(timespec="seconds")
     (options.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     recorder.write(event="end", seconds=time.monotonic() - started)
+    leave()
     return result
 
 
@@ -234,10 +247,13 @@ def _train_transformer(options: Options, recorder: Recorder, result: dict[str, A
             None if options.shipped is None else fit_projection(part, old_encoder, steps=options.fit_steps)
         )
         recorder.write(event="text encoder taken over", projection_unexplained=unexplained)
+    processes = recorder.processes
+    if not processes.first:
+        part.generator.manual_seed(processes.seed(part.seed) + part.progress.steps)
     latents = build_latents(
         options.out,
         options.latents,
-        seed=options.seed,
+        seed=processes.seed(options.seed),
         device=options.device,
         workers=options.workers,
         scale=transformer_stage.latent_scale(part),
@@ -262,11 +278,14 @@ def _train_transformer(options: Options, recorder: Recorder, result: dict[str, A
                 batch=options.batch,
                 twins=twins,
             )
+    made = len(latents)
+    if not processes.first:
+        latents.close()
+        return
     if options.compiled and options.compile_cache is not None:
         artifacts = torch.compiler.save_cache_artifacts()
         if artifacts is not None:
             options.compile_cache.write_bytes(artifacts[0])
-    made = len(latents)
     with part.averaged():
         reading = measure_reading(part.module, twins)
     latents.close()
@@ -275,7 +294,7 @@ def _train_transformer(options: Options, recorder: Recorder, result: dict[str, A
         "steps": progress.steps,
         "samples": progress.samples,
         "minutes": round(progress.seconds / 60, 2),
-        "clips_in_pool": made,
+        "clips_in_pool": made * processes.count,
         "reading": reading,
         "architecture": TRANSFORMER,
     }
@@ -344,7 +363,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--compact", action="store_true", help="16-bit checkpoints, for transport")
     parser.add_argument("--compile", action="store_true", dest="compiled", help="compile the transformer")
     parser.add_argument("--compile-cache", type=Path, help="file that keeps compiled kernels between runs")
-    for name in ("seed", "clips", "latents", "held-out", "workers", "batch", "log-every", "fit-steps"):
+    numbers = ("seed", "clips", "latents", "held-out", "workers", "batch", "log-every", "fit-steps")
+    for name in (*numbers, "processes"):
         parser.add_argument(f"--{name}", type=int)
     values = vars(parser.parse_args(arguments))
     stages = list(STAGES) if values["stage"] == "all" else values.pop("stage").split(",")
@@ -373,10 +393,20 @@ def _budgets(
     return budgets | {stage: Budget(steps=0) for stage in stages if stage in UNTIMED}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the command."""
-    result = run(parse(arguments))
-    sys.stdout.write(json.dumps(result) + "\n")
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    module: str = "workbench.models.embedded.train",
+    judge: Judge | None = None,
+) -> None:
+    """Entry point of the command, and of a `module` that adds a judge to it."""
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parse(words)
+    if options.processes > 1 and not is_launched():
+        sys.exit(launch(module, words, count=options.processes))
+    result = run(options, judge=judge)
+    if result:
+        sys.stdout.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from workbench.models.embedded.training.parallel import ALONE, Processes
 from workbench.models.embedded.training.state import Part, Progress
 
 SAVE_EVERY_SECONDS = 60.0
@@ -70,6 +71,7 @@ class Recorder:
         compact: Whether checkpoints keep 16 bits of every number.
         save_every: Seconds between checkpoints.
         log_every: Steps between log lines.
+        processes: Those that train together; only the first writes.
     """
 
     folder: Path
@@ -77,9 +79,12 @@ class Recorder:
     compact: bool = False
     save_every: float = SAVE_EVERY_SECONDS
     log_every: int = 20
+    processes: Processes = ALONE
 
     def write(self, **line: Any) -> None:
         """Append one line to `log.jsonl` and show it on stderr."""
+        if not self.processes.first:
+            return
         text = json.dumps({key: _short(value) for key, value in line.items()})
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(text + "\n")
@@ -128,19 +133,23 @@ def run_stage(
     Raises:
         FloatingPointError: if the loss is no longer finite; the last checkpoint is kept.
     """
-    progress = part.progress
+    progress, processes = part.progress, recorder.processes
     if plan.name in progress.done:
         return True
     progress.enter(plan.name)
+    processes.share([*part.parameters, *part.average])
     last_save = last_log = time.monotonic()
     moment = time.perf_counter()
     while True:
-        share = plan.budget.progress(progress.stage_steps, progress.stage_seconds)
-        if share >= 1.0 or recorder.out_of_time():
+        share, late = processes.agree(
+            [plan.budget.progress(progress.stage_steps, progress.stage_seconds), recorder.out_of_time()]
+        )
+        if share >= 1.0 or late:
             break
         rate = plan.schedule.rate(progress.stage_steps, share)
         loss, values = step()
         loss.backward()
+        processes.average_gradients(part.parameters)
         norm = part.update(rate, clip=plan.schedule.clip, decay=plan.schedule.decay)
         shown: dict[str, float] = {}
         if (progress.stage_steps + 1) % recorder.log_every == 0 or progress.stage_steps == 0:
@@ -150,7 +159,7 @@ def run_stage(
                     f"The loss of {plan.name} is not finite; the last checkpoint is kept."
                 )
         now = time.perf_counter()
-        progress.count(plan.batch, now - moment)
+        progress.count(plan.batch * processes.count, now - moment)
         moment = now
         if shown and (
             time.monotonic() - last_log > 2 or progress.stage_steps == 1 or recorder.log_every == 1
@@ -169,6 +178,8 @@ def run_stage(
 def _checkpoint(
     part: Part, plan: StagePlan, recorder: Recorder, watch: Callable[[], dict[str, Any]] | None
 ) -> None:
+    if not recorder.processes.first:
+        return
     part.save(recorder.folder / plan.part, compact=recorder.compact)
     if watch is not None:
         with part.averaged():
