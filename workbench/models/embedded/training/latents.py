@@ -18,6 +18,7 @@ from workbench.models.embedded.training.state import load_average
 from workbench.models.embedded.whole_clip import WholeClip
 
 CHUNK = 128
+ENCODED_AT_ONCE = 16
 FIRST_CLIPS = 1024
 """Clips that must be there before training starts; their latents give every channel's mean and deviation."""
 
@@ -164,7 +165,7 @@ def _make_latents(count: int, seed: int) -> LatentChunk:
     if not isinstance(codec, WholeClip) or not isinstance(device, str):
         raise TypeError("The worker has no codec.")
     pool = build_pool(count, seed=seed, draw=TRAINING, device=device)
-    latents = encode_clips(codec, pool.frames)
+    latents = encode_clips(codec, pool.frames, batch=ENCODED_AT_ONCE)
     inside = latent_mask(box_mask(pool.boxes, *pool.frames.shape[2:4]))
     return latents.cpu().view(torch.int16).numpy(), pool.tokens.cpu().numpy(), inside.cpu().numpy()
 

@@ -18,6 +18,8 @@ from workbench.models.embedded.world.scene import PAIR_SHARE
 CAPTIONS_PER_CLIP = 4
 """The first says everything in the usual words, the others leave things out and vary."""
 MAX_OBJECTS = 2
+RENDERED_AT_ONCE = 32
+"""Bounds the memory of a process that renders: several share a GPU with the training."""
 Split = Literal["train", "held-out"]
 
 
@@ -131,7 +133,7 @@ def build_pool(
         draw: Which scenes.
         device: Where to render and keep the clips.
         workers: Processes that draw scenes while the device renders.
-        chunk: Clips rendered at once.
+        chunk: Clips drawn from one seed.
     """
     tokenizer = build_tokenizer()
     frames = torch.empty((count, 17, 128, 128, 3), dtype=torch.uint8, device=device)
@@ -142,7 +144,9 @@ def build_pool(
     with scene_chunks(plan, draw=draw, workers=workers) as drawn:
         for new_scenes, new_captions, new_boxes in drawn:
             start = len(scenes)
-            frames[start : start + len(new_scenes)] = render(new_scenes, device=device).to(device)
+            for first in range(0, len(new_scenes), RENDERED_AT_ONCE):
+                part = new_scenes[first : first + RENDERED_AT_ONCE]
+                frames[start + first : start + first + len(part)] = render(part, device=device).to(device)
             scenes += new_scenes
             captions += new_captions
             boxes.append(new_boxes)
