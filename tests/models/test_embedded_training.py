@@ -310,9 +310,10 @@ def test_two_processes_train_one_transformer_on_clips_of_their_own(
     untrained_model_folder: Path, tmp_path: Path
 ) -> None:
     arguments = ["--stage", "transformer", "--steps", "2", "--out", str(tmp_path), "--device", "cpu"]
-    arguments += ["--latents", "2", "--held-out", "1", "--batch", "1", "--processes", "2"]
+    arguments += ["--latents", "2", "--held-out", "1", "--batch", "1"]
     arguments += ["--resume-from-shipped", str(untrained_model_folder)]
-    command = [sys.executable, "-m", "workbench.models.embedded.train", *arguments]
+    module = ["--standalone", "--nproc-per-node", "2", "-m", "workbench.models.embedded.train"]
+    command = [sys.executable, "-m", "torch.distributed.run", *module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("\n") == 1
@@ -320,8 +321,6 @@ def test_two_processes_train_one_transformer_on_clips_of_their_own(
     assert (found["steps"], found["samples"], found["clips_in_pool"]) == (2, 4, 4)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert sum(line.get("event") == "start" for line in lines) == 1
-    with pytest.raises(ValueError, match="run 'text' in one"):
-        train.run(train.Options(out=tmp_path, budgets={"text": Budget(steps=1)}, device="cpu", processes=2))
 
 
 def test_the_projection_is_fitted_to_a_new_text_encoder(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def judge_clips(clips: torch.Tensor, scenes: Sequence[Scene]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
-    train.main(arguments, module="workbench.evaluation.train_teacher", judge=judge_clips)
+    train.main(arguments, judge=judge_clips)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m workbench.models.embedded.train --stage all --out runs/embedded --minutes 30
 
 Every stage saves weights, AdamW's moments, running averages and randomness each minute; with `--resume` it
-goes on where it stopped. `run` is the same from Python, where a judge of finished clips can be passed in.
+goes on where it stopped. On several GPUs of one machine the transformer's stages run under torchrun. `run` is
+the same from Python, where a judge of finished clips can be passed in.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from workbench.models.embedded.training import codec_stage, text_stage, transfor
 from workbench.models.embedded.training.latents import build_latents, open_trained_codec
 from workbench.models.embedded.training.loop import Budget, Recorder
 from workbench.models.embedded.training.measures import measure_codec, reconstruct
-from workbench.models.embedded.training.parallel import is_launched, join, launch, leave
+from workbench.models.embedded.training.parallel import join, leave
 from workbench.models.embedded.training.pool import ClipPool, Draw, build_pool
 from workbench.models.embedded.training.reading import draw_twin_clips, measure_reading
 from workbench.models.embedded.training.sheets import save_sheet
@@ -89,7 +90,6 @@ class Options:
             is used as it is.
         optimizer: Of the transformer's matrices; "muon" makes their momentum orthogonal.
         fit_steps: Updates that fit a shipped transformer's text projection to a new text encoder.
-        processes: That train the transformer together, one GPU each; clips a step are each one's.
     """
 
     out: Path
@@ -111,7 +111,6 @@ class Options:
     shipped: Path | None = None
     optimizer: Literal["adamw", "muon"] = "adamw"
     fit_steps: int = 800
-    processes: int = 1
 
 
 def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
@@ -127,12 +126,12 @@ def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
     unknown = [stage for stage in options.budgets if stage not in STAGES]
     if unknown:
         raise ValueError(f"Unknown stage '{unknown[0]}'; expected one of {', '.join(STAGES)}.")
-    alone = [name for name in options.budgets if name not in (*transformer_stage.STAGES, *UNTIMED)]
-    if options.processes > 1 and alone:
-        raise ValueError(f"Several processes train the transformer only; run '{alone[0]}' in one, before it.")
     started = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     processes = join()
+    alone = [name for name in options.budgets if name not in (*transformer_stage.STAGES, *UNTIMED)]
+    if processes.count > 1 and alone:
+        raise ValueError(f"Several processes train the transformer only; run '{alone[0]}' in one, before it.")
     recorder = Recorder(
         options.out,
         deadline=None if options.deadline is None else started + options.deadline,
@@ -364,7 +363,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--compile", action="store_true", dest="compiled", help="compile the transformer")
     parser.add_argument("--compile-cache", type=Path, help="file that keeps compiled kernels between runs")
     numbers = ("seed", "clips", "latents", "held-out", "workers", "batch", "log-every", "fit-steps")
-    for name in (*numbers, "processes"):
+    for name in numbers:
         parser.add_argument(f"--{name}", type=int)
     values = vars(parser.parse_args(arguments))
     stages = list(STAGES) if values["stage"] == "all" else values.pop("stage").split(",")
@@ -393,18 +392,9 @@ def _budgets(
     return budgets | {stage: Budget(steps=0) for stage in stages if stage in UNTIMED}
 
 
-def main(
-    arguments: Sequence[str] | None = None,
-    *,
-    module: str = "workbench.models.embedded.train",
-    judge: Judge | None = None,
-) -> None:
-    """Entry point of the command, and of a `module` that adds a judge to it."""
-    words = sys.argv[1:] if arguments is None else arguments
-    options = parse(words)
-    if options.processes > 1 and not is_launched():
-        sys.exit(launch(module, words, count=options.processes))
-    result = run(options, judge=judge)
+def main(arguments: Sequence[str] | None = None, *, judge: Judge | None = None) -> None:
+    """Entry point of the command; `judge` as in `run`."""
+    result = run(parse(arguments), judge=judge)
     if result:
         sys.stdout.write(json.dumps(result) + "\n")
 

@@ -13,6 +13,7 @@ import torch
 
 from workbench.models.embedded.architecture import build_codec
 from workbench.models.embedded.training.codec_stage import FOLDER as CODEC_FOLDER
+from workbench.models.embedded.training.parallel import use_own_device
 from workbench.models.embedded.training.pool import Draw, box_mask, build_pool, to_pixels
 from workbench.models.embedded.training.state import load_average
 from workbench.models.embedded.whole_clip import WholeClip
@@ -155,6 +156,7 @@ def build_latents(
 
 
 def _start_worker(folder: Path, device: str) -> None:
+    use_own_device()
     _WORKER["codec"] = open_trained_codec(folder, device=device)
     _WORKER["device"] = device
 

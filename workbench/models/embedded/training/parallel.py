@@ -7,16 +7,12 @@ rate, the end of a stage) is what the first process says. Only the first writes.
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import distributed
 
-LEADER = "127.0.0.1"
 SEED_STRIDE = 7919
 """Between the seeds of neighbouring processes."""
 
@@ -74,72 +70,24 @@ class Processes:
 ALONE = Processes()
 
 
-def is_launched() -> bool:
-    """Tell whether this process is one of several that `launch` started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def join() -> Processes:
-    """Join the processes that `launch` started; alone where it did not."""
-    if not is_launched():
+    """Join the processes that torchrun started; alone where it did not."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
+    use_own_device()
     if not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend)
     return Processes(distributed.get_rank(), distributed.get_world_size())
 
 
+def use_own_device() -> None:
+    """Let "cuda" mean this process's GPU, in the processes that it starts too."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
 def leave() -> None:
     """End what `join` began."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def launch(module: str, arguments: Sequence[str], *, count: int) -> int:
-    """Run `python -m module arguments` in `count` processes, each of which sees one GPU.
-
-    Returns:
-        The first exit status that is not 0, else 0; when one fails, the others are stopped.
-    """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    devices = given.split(",") if given else [str(index) for index in range(count)]
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": LEADER, "MASTER_PORT": str(_free_port())}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            env={
-                **os.environ,
-                **shared,
-                "RANK": str(rank),
-                "CUDA_VISIBLE_DEVICES": devices[rank % len(devices)],
-            },
-        )
-        for rank in range(count)
-    ]
-    try:
-        return _wait(running)
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait()
-
-
-def _wait(running: Sequence[subprocess.Popen[bytes]]) -> int:
-    left = list(running)
-    while left:
-        for process in list(left):
-            try:
-                status = process.wait(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                continue
-            left.remove(process)
-            if status:
-                return status
-    return 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LEADER, 0))
-        return int(probe.getsockname()[1])
