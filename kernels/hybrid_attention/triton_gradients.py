@@ -19,6 +19,8 @@ from kernels.hybrid_attention.feature_map import MapParameters
 from kernels.hybrid_attention.sdpa import linear_tokens, rows_by_head
 from kernels.hybrid_attention.triton_tiles import Tiles, TileSet, linear_indexing
 
+FP16_PEAK = 16.0
+
 
 class MapGradients(NamedTuple):
     """Hold the gradients of one map's tensors, of its input rows [B*H, n, D], and phi rows [B*H, n, F]."""
@@ -43,11 +45,44 @@ class FeatureGradient:
     factor: float
 
 
-def output_gradients(
-    grad: Tensor, output: Tensor, denominator: Tensor, *, tiles: Tiles
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the linear numerator [B, N, H, D] and mass [B*H, N] (fp32)."""
+@dataclass(frozen=True, eq=False)
+class OutputGradients:
+    """Hold the gradients of the linear numerator [B, N, H, D] and mass [B*H, N] (fp32).
+
+    ``magnified`` (fp32, no dimension) is what both were multiplied with, None for 1.
+    """
+
+    sums: Tensor
+    mass: Tensor
+    magnified: Tensor | None
+
+    def factor(self, count: int) -> float:
+        """Return what a gradient of means over ``count`` keys is multiplied with inside a kernel."""
+        return float(count) if self.magnified is None else 1.0
+
+    def restore(self, found: Tensor, count: int) -> Tensor:
+        """Undo the magnification of a gradient that used ``factor``."""
+        ratio = None if self.magnified is None else count / self.magnified
+        return found if ratio is None else (found.float() * ratio).to(found.dtype)
+
+
+def magnification(grad: Tensor, denominator: Tensor) -> Tensor | None:
+    """Return what makes the largest gradient of a numerator ``FP16_PEAK``; None where the range is wide.
+
+    Numerators are sums over all keys: their gradients are about 1 / N and would underflow in fp16.
+    """
+    if grad.dtype != torch.float16:
+        return None
+    peaks = grad.abs().amax(dim=-1).transpose(1, 2).float() / denominator.abs()
+    return FP16_PEAK / peaks.amax().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def output_gradients(grad: Tensor, output: Tensor, denominator: Tensor) -> OutputGradients:
+    """Differentiate the merge with respect to the linear numerator and mass."""
     batch, tokens, heads, head_dim = output.shape
+    magnified = magnification(grad, denominator)
+    if magnified is not None:
+        denominator = denominator / magnified
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
     grad_sum = torch.empty_like(output)
     grad_mass = output.new_empty(batch * heads, tokens, dtype=torch.float32)
@@ -64,7 +99,7 @@ def output_gradients(
         BLOCK_N=64,
         num_warps=4,
     )
-    return grad_sum, grad_mass
+    return OutputGradients(grad_sum, grad_mass, magnified)
 
 
 class Written(NamedTuple):
@@ -132,7 +167,6 @@ def run_map_kernel(
         BLOCK_N=tiles.tokens,
         BLOCK_F=tiles.features,
         HAS_ROW=gradient.row is not None,
-        EXACT=x.dtype == torch.float32,
         num_warps=tiles.warps,
         num_stages=tiles.stages,
         **blocks,
@@ -163,8 +197,8 @@ def map_gradients(
         grad_weight_2, _ = token_products(hidden, grad_psi, tiles=tile_set.products)
     else:
         x_rows = rows_by_head(linear_tokens(x, rate) if rate > 1 else x)
-        grad_weight_1 = torch.bmm(x_rows.transpose(1, 2), written.grad_pre)
-        grad_weight_2 = torch.bmm(written.hidden.transpose(1, 2), written.grad_psi)
+        grad_weight_1 = mean_products(x_rows, written.grad_pre).float() * x_rows.shape[1]
+        grad_weight_2 = mean_products(written.hidden, written.grad_psi).float() * x_rows.shape[1]
     per_row = (
         grad_weight_1,
         written.grad_bias_1.sum(dim=1),
@@ -182,6 +216,12 @@ def map_gradients(
     dtypes = (tensor.dtype for tensor in parameters.tensors)
     converted = [g.to(dtype) for g, dtype in zip(found, dtypes, strict=True)]
     return MapGradients(converted, input_rows, written.phi)
+
+
+def mean_products(a: Tensor, b: Tensor, divisor: int | None = None) -> Tensor:
+    """Return a^T b / divisor [B*H, A, B] of rows [B*H, n, A] and [B*H, n, B]; divided before rounding."""
+    left = a.transpose(1, 2)
+    return torch.baddbmm(a.new_zeros(1), left, b, beta=0, alpha=1 / (divisor or a.shape[1]))
 
 
 def rows_as_heads(rows: Tensor, batch: int) -> Tensor:
@@ -246,7 +286,7 @@ def linear_branch_gradients(
     maps: tuple[MapParameters, MapParameters],
     arguments: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...],
     state: tuple[Tensor, Tensor, int],
-    grads: tuple[Tensor, Tensor],
+    grads: OutputGradients,
     *,
     rate: int,
     tile_set: TileSet,
@@ -257,28 +297,25 @@ def linear_branch_gradients(
     ``state`` and its mass are means over ``count`` keys, as the forward made them; ``rate`` 0 is linear.
     """
     query, key, value = inputs
-    grad_sum, grad_mass = grads
     state_mean, mass_mean, count = state
     batch = query.shape[0]
     from_query = map_gradients(
         query,
         maps[0],
-        FeatureGradient(grad_sum, state_mean, grad_mass, mass_mean, float(count)),
+        FeatureGradient(grads.sums, state_mean, grads.mass, mass_mean, grads.factor(count)),
         arguments[0],
         rate=0,
         tile_set=tile_set,
         needs_input=needs[0],
     )
     assert from_query.phi_rows is not None
-    grad_state, grad_column = state_gradients(
-        from_query.phi_rows, grad_sum, grad_mass, count=count, tile_set=tile_set
-    )
+    grad_state, grad_column = state_gradients(from_query.phi_rows, grads, count=count, tile_set=tile_set)
     query_grad, query_parameters = from_query.input_rows, from_query.parameters
     del from_query
     from_key = map_gradients(
         key,
         maps[1],
-        FeatureGradient(value, grad_state, None, grad_column, float(count)),
+        FeatureGradient(value, grad_state, None, grad_column, grads.factor(count)),
         arguments[1],
         rate=rate,
         tile_set=tile_set,
@@ -292,25 +329,60 @@ def linear_branch_gradients(
         found[1] = among_kept(rows_as_heads(from_key.input_rows, batch), key, rate)
     if needs[2]:
         assert from_key.phi_rows is not None
-        value_rows = torch.bmm(from_key.phi_rows, grad_state * count)
+        value_rows = torch.bmm(from_key.phi_rows, grad_state * grads.factor(count))
         found[2] = among_kept(rows_as_heads(value_rows, batch), key, rate)
-    return [*found, *query_parameters, *from_key.parameters]
+    found += [*query_parameters, *from_key.parameters]
+    return [None if x is None else grads.restore(x, count) for x in found]
 
 
 def state_gradients(
-    phi_rows: Tensor, grad_sum: Tensor, grad_mass: Tensor, *, count: int, tile_set: TileSet
+    phi_rows: Tensor, grads: OutputGradients, *, count: int, tile_set: TileSet
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of state [B*H, F, D] and mass [B*H, F] (fp32), both divided by ``count``."""
-    batch = grad_sum.shape[0]
+    batch, dtype = grads.sums.shape[0], grads.sums.dtype
     if tile_set.gradients.split_products:
         phi = rows_as_heads(phi_rows, batch)
-        grad_state, grad_column = token_products(phi, grad_sum, grad_mass, tiles=tile_set.products)
+        grad_state, grad_column = token_products(phi, grads.sums, grads.mass, tiles=tile_set.products)
         assert grad_column is not None
-        return (grad_state / count).to(grad_sum.dtype), grad_column / count
-    columns = phi_rows.transpose(1, 2)
-    grad_state = torch.bmm(columns, rows_by_head(grad_sum / count))
-    grad_column = torch.bmm(columns, (grad_mass / count).to(columns.dtype).unsqueeze(2)).squeeze(2)
+        return (grad_state / count).to(dtype), grad_column / count
+    grad_state = mean_products(phi_rows, rows_by_head(grads.sums), count)
+    grad_column = mean_products(phi_rows, grads.mass.to(dtype).unsqueeze(2), count).squeeze(2)
     return grad_state, grad_column.float()
+
+
+def feature_gradients(
+    inputs: tuple[Tensor, Tensor, Tensor],
+    state: tuple[Tensor, Tensor, int],
+    grads: OutputGradients,
+    *,
+    rate: int,
+    tile_set: TileSet,
+    needs: list[bool],
+) -> list[Tensor | None]:
+    """Return the gradients of value, query features and key features, None where not needed.
+
+    ``inputs`` are these three; ``state`` and its mass are means over ``count`` keys; ``rate`` 0 is linear.
+    """
+    value, query_features, key_features = inputs
+    state_mean, mass_mean, count = state
+    batch, dtype, factor = value.shape[0], value.dtype, grads.factor(count)
+    found: list[Tensor | None] = [None] * 3
+    if needs[1]:
+        rows = torch.bmm(rows_by_head(grads.sums), state_mean.transpose(1, 2)).float()
+        rows = (rows + grads.mass.unsqueeze(2) * mass_mean.unsqueeze(1)) * factor
+        found[1] = rows_as_heads(rows.to(dtype), batch)
+    if needs[0] or needs[2]:
+        query_rows = rows_by_head(query_features)
+        grad_state, grad_column = state_gradients(query_rows, grads, count=count, tile_set=tile_set)
+        if needs[0]:
+            key_rows = rows_by_head(linear_tokens(key_features, rate) if rate else key_features)
+            rows = torch.bmm(key_rows, grad_state * factor)
+            found[0] = among_kept(rows_as_heads(rows, batch), value, rate)
+        if needs[2]:
+            value_rows = rows_by_head(linear_tokens(value, rate) if rate else value)
+            rows = torch.bmm(value_rows, grad_state.transpose(1, 2)).float() + grad_column.unsqueeze(1)
+            found[2] = among_kept(rows_as_heads((rows * factor).to(dtype), batch), key_features, rate)
+    return [None if x is None else grads.restore(x, count) for x in found]
 
 
 def among_kept(linear: Tensor, like: Tensor, rate: int) -> Tensor:

@@ -21,14 +21,18 @@ from torch import Tensor
 from kernels.hybrid_attention import triton_forward
 from kernels.hybrid_attention.feature_map import MapParameters, degree_edges
 from kernels.hybrid_attention.fused_softmax import fused_softmax_backward, unit_stride
-from kernels.hybrid_attention.reference import MASS_FLOOR, linear_branch
+from kernels.hybrid_attention.reference import MASS_FLOOR
 from kernels.hybrid_attention.sdpa import (
     add_peak_gradient,
     dense_attention,
-    linear_tokens,
     softmax_and_weight,
 )
-from kernels.hybrid_attention.triton_gradients import linear_branch_gradients, output_gradients
+from kernels.hybrid_attention.triton_gradients import (
+    OutputGradients,
+    feature_gradients,
+    linear_branch_gradients,
+    output_gradients,
+)
 from kernels.hybrid_attention.triton_tiles import FULL_PRECISION, Tiles, TileSet, linear_indexing, tiles_for
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -64,15 +68,15 @@ def forget_tiles() -> None:
 
 
 def is_exact(x: Tensor) -> bool:
-    """Say whether the nonlinearities are evaluated to fp32 rounding (they are for fp32 inputs)."""
-    return x.dtype == torch.float32
+    """Say whether nonlinearities are evaluated to fp32 rounding: for fp32, and where assembly cannot run."""
+    return x.dtype == torch.float32 or INTERPRETED
 
 
 def map_arguments(parameters: MapParameters | None, x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the tensors of a map in the dtype of ``x`` (log scale in fp32) and its compile-time choices."""
     if parameters is None:
         nothing = {"HAS_MAP": False, "ACTIVATION": "relu", "POSITIVITY": "none", "DEGREE": 1}
-        return (x, x, x, x, x, 0), {**nothing, "EDGE_1": 1, "EDGE_2": 1, "W": 16}
+        return (x, x, x, x, x, 0), {**nothing, "EDGE_1": 1, "EDGE_2": 1, "W": 16, "EXACT": is_exact(x)}
     edges = [*degree_edges(parameters.num_features, parameters.degree), parameters.num_features]
     tensors = [tensor.detach().to(x.dtype).contiguous() for tensor in parameters.tensors[:4]]
     scale = parameters.log_scale.detach().to(torch.float32)
@@ -84,6 +88,7 @@ def map_arguments(parameters: MapParameters | None, x: Tensor) -> tuple[tuple[An
         "EDGE_1": edges[0],
         "EDGE_2": edges[1],
         "W": parameters.weight_1.shape[2],
+        "EXACT": is_exact(x),
     }
     return (*tensors, scale, scale.stride(0) if scale.dim() else 0), choices
 
@@ -136,7 +141,6 @@ def linear_state(
         BLOCK_F=tiles.features,
         STAGES=tiles.stages,
         UNROLL=tiles.resident,
-        EXACT=is_exact(key),
         num_warps=tiles.warps,
         num_stages=tiles.stages,
         **choices,
@@ -201,7 +205,6 @@ def apply_state(
         HAS_SOFTMAX=branch is not None,
         HAS_WEIGHT=weight is not None,
         KEEP_DENOMINATOR=keep_denominator,
-        EXACT=is_exact(query),
         num_warps=tiles.warps,
         num_stages=tiles.stages,
         **choices,
@@ -281,12 +284,18 @@ class TritonHybrid(torch.autograd.Function):
         tile_set, _ = hardware(query)
         tile_set = ctx.options.tiles or tile_set
         rate = ctx.options.rate
-        grads = output_gradients(grad, output, denominator, tiles=tile_set.backward)
+        grads = output_gradients(grad, output, denominator)
         found: list[Tensor | None]
         if ctx.maps is None:
-            features = (query_features, key_features)
-            needs = list(ctx.needs_input_grad[:5])
-            found = _gradients_of_features((query, key, value, *features), needs, rate=rate, grads=grads)
+            found = [None, None]
+            found += feature_gradients(
+                (value, query_features, key_features),
+                (*state, ctx.count),
+                grads,
+                rate=rate or 0,
+                tile_set=tile_set,
+                needs=list(ctx.needs_input_grad[2:5]),
+            )
         elif any(ctx.needs_input_grad[:3]) or any(ctx.needs_input_grad[7:]):
             linear = linear_branch_gradients(
                 (query, key, value),
@@ -300,14 +309,14 @@ class TritonHybrid(torch.autograd.Function):
             )
             found = [*linear[:3], None, None, *linear[3:]]
         if ctx.branch is not None:
-            softmax_grads = _softmax_gradients(ctx, grads[0], query, key, value, (own, output, weight, peak))
+            softmax_grads = _softmax_gradients(ctx, grads, query, key, value, (own, output, weight, peak))
             found[:3] = _join(found[:3], softmax_grads, key, rate)
         return (*found[:5], None, None, *found[5:])
 
 
 def _softmax_gradients(
     ctx: Any,
-    grad_sum: Tensor,
+    grads: OutputGradients,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -317,7 +326,7 @@ def _softmax_gradients(
     own, merged, weight, peak = saved
     rate = ctx.options.rate
     kept_key, kept_value = key[:, ::rate], value[:, ::rate]
-    softmax_grad = grad_sum if weight is None else grad_sum * weight.unsqueeze(-1).to(grad_sum.dtype)
+    softmax_grad = grads.sums if weight is None else grads.sums * weight.unsqueeze(-1).to(grads.sums.dtype)
     out = own if weight is None else merged
     grad_query, grad_key, grad_value = fused_softmax_backward(
         softmax_grad, query, kept_key, kept_value, out, ctx.branch
@@ -325,7 +334,7 @@ def _softmax_gradients(
     if peak is not None:
         grad_peak = (softmax_grad.float() * (merged.float() - own)).sum(dim=-1) / math.sqrt(query.shape[-1])
         grad_query, grad_key = add_peak_gradient(grad_query, grad_key, query, kept_key, grad_peak, peak)
-    return [grad_query, grad_key, grad_value]
+    return [grads.restore(x, 1) for x in (grad_query, grad_key, grad_value)]
 
 
 def _join(linear: list[Tensor | None], softmax: list[Tensor], key: Tensor, rate: int) -> list[Tensor | None]:
@@ -336,28 +345,6 @@ def _join(linear: list[Tensor | None], softmax: list[Tensor], key: Tensor, rate:
         full[:, ::rate] += of_kept
         joined.append(full)
     return joined
-
-
-def _gradients_of_features(
-    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
-    needs: list[bool],
-    *,
-    rate: int | None,
-    grads: tuple[Tensor, Tensor],
-) -> list[Tensor | None]:
-    """Evaluate the linear branch on given features again in torch and differentiate it."""
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_(need) for x, need in zip(inputs, needs, strict=True)]
-        _, _, value, query_features, key_features = leaves
-        linear = linear_branch(query_features, linear_tokens(key_features, rate), linear_tokens(value, rate))
-    wanted = [x for x in leaves[2:] if x.requires_grad]
-    grad_mass = grads[1].unflatten(0, (value.shape[0], -1)).transpose(1, 2)
-    found: list[Tensor | None] = [None] * 5
-    if wanted:
-        parts = torch.autograd.grad(linear, wanted, tuple(g.to(value.dtype) for g in (grads[0], grad_mass)))
-        iterator = iter(parts)
-        found[2:] = [next(iterator) if need else None for need in needs[2:]]
-    return found
 
 
 def hybrid_attention_triton(

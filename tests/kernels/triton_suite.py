@@ -26,7 +26,9 @@ DTYPES = [torch.float32] if INTERPRETED else [torch.bfloat16, torch.float16, tor
 HEAD_DIMS = [16] if INTERPRETED else [32, 64, 128]
 TOKENS = [1, 75] if INTERPRETED else [1, 77, 1000]
 RATES = [None, 1, 2, 3, 8, 100]
-FORWARD_EPS, GRADIENT_EPS = 16, 100
+FORWARD_EPS, GRADIENT_EPS, HALF_GRADIENT_EPS = 16, 100, 8
+WORSE_THAN_TORCH = 3
+NAMES = ("weight_1", "bias_1", "weight_2", "bias_2", "log_scale")
 
 
 def bound(dtype, in_eps):
@@ -42,8 +44,7 @@ def draw(tokens, head_dim, dtype, **choices):
 
 
 def widen(inputs, maps):
-    names = ("weight_1", "bias_1", "weight_2", "bias_2", "log_scale")
-    wide = [replace(m, **{name: getattr(m, name).double() for name in names}) for m in maps]
+    wide = [replace(m, **{name: getattr(m, name).double() for name in NAMES}) for m in maps]
     return [x.double() for x in inputs], wide
 
 
@@ -92,14 +93,27 @@ def test_every_map(activation, positivity, degree):
 
 def gradients(inputs, maps, *, dtype, train_inputs, **options):
     leaves = [x.to(dtype).detach().requires_grad_(train_inputs) for x in inputs]
-    names = ("weight_1", "bias_1", "weight_2", "bias_2", "log_scale")
-    parts = [[getattr(m, name).detach().clone().requires_grad_() for name in names] for m in maps]
-    built = [replace(m, **dict(zip(names, part, strict=True))) for m, part in zip(maps, parts, strict=True)]
+    parts = [[getattr(m, name).detach().clone().requires_grad_() for name in NAMES] for m in maps]
+    built = [replace(m, **dict(zip(NAMES, part, strict=True))) for m, part in zip(maps, parts, strict=True)]
     output = hybrid_attention_from_maps(*leaves, *built, **options)
     generator = torch.Generator().manual_seed(9)
     grad = torch.randn(output.shape, generator=generator).to(output)
     wanted = [*(leaves if train_inputs else []), *parts[0], *parts[1]]
-    return torch.autograd.grad(output, wanted, grad)
+    found = list(torch.autograd.grad(output, wanted, grad))
+    # The gradient of log_scale is a sum that nearly cancels (to zero where a map's scale is divided out
+    # again). Its rounding is that of its terms, which are like those of weight_2: they share a norm.
+    for part in range(len(wanted) - 10, len(wanted), 5):
+        found[part + 4] = torch.cat([found[part + 2].flatten(), found[part + 4].flatten()])
+    return found
+
+
+def assert_gradients_close(result, torchs, expected, *, dtype):
+    """Within a limit of the dtype, or no further off than torch's own operators in the same dtype are."""
+    in_eps = GRADIENT_EPS if dtype == torch.float32 else HALF_GRADIENT_EPS
+    for index, (got, other, want) in enumerate(zip(result, torchs, expected, strict=True)):
+        limit = in_eps * torch.finfo(dtype).eps / torch.finfo(got.dtype).eps
+        error, of_torch = error_in_eps(got, want), error_in_eps(other, want)
+        assert error < max(limit, WORSE_THAN_TORCH * of_torch), (index, error, of_torch, limit)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -109,20 +123,25 @@ def test_gradients_from_maps(rate, stabilizer, train_inputs, dtype):
     if stabilizer == "rowmax" and dtype != torch.float32 and train_inputs:
         pytest.skip("in half precision the row's maximum and its key may differ from fp64")
     head_dim = HEAD_DIMS[0 if dtype == torch.float32 else -1]
-    inputs, maps = draw(TOKENS[-1], head_dim, dtype, activation="silu", positivity="softplus")
+    check_gradients(TOKENS[-1], head_dim, dtype, rate=rate, stabilizer=stabilizer, train_inputs=train_inputs)
+
+
+def check_gradients(tokens, head_dim, dtype, **options):
+    inputs, maps = draw(tokens, head_dim, dtype, activation="silu", positivity="softplus")
     wide_inputs, wide_maps = widen(inputs, maps)
-    options = {"rate": rate, "stabilizer": stabilizer, "train_inputs": train_inputs}
     expected = gradients(wide_inputs, wide_maps, dtype=torch.float64, impl="reference", **options)
+    torchs = gradients(inputs, maps, dtype=dtype, impl="sdpa", **options)
     with poisoned_memory():
         result = gradients(inputs, maps, dtype=dtype, impl="triton", **options)
-    start = 3 if train_inputs else 0
-    for index, (got, want) in enumerate(zip(result, expected, strict=True)):
-        is_scale = index >= start and (index - start) % 5 == 4
-        if is_scale and rate is None:
-            continue
-        precision = torch.finfo(dtype).eps / torch.finfo(got.dtype).eps
-        limit = (GRADIENT_EPS if dtype == torch.float32 else 8) * (10 if is_scale else 1)
-        assert error_in_eps(got, want) < limit * precision, index
+    assert_gradients_close(result, torchs, expected, dtype=dtype)
+
+
+@pytest.mark.parametrize("way", ["default", "one_pass", "split_products"])
+@pytest.mark.parametrize("rate", [None, 3])
+def test_gradients_of_many_tokens_do_not_underflow_in_fp16(monkeypatch, rate, way):
+    plan = GradientPlan(**({} if way == "default" else {way: True}))
+    monkeypatch.setattr(triton_host, "hardware", lambda x: (replace(hardware(x)[0], gradients=plan), 2))
+    check_gradients(1000, 16, torch.float16, rate=rate, stabilizer="lse", train_inputs=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -134,9 +153,10 @@ def test_other_ways_to_the_gradients(monkeypatch, plan, rate, train_inputs, dtyp
     test_gradients_from_maps(rate, "lse", train_inputs, dtype)
 
 
+@pytest.mark.parametrize("dtype", [*DTYPES[:1], torch.float16])
 @pytest.mark.parametrize("rate", [None, 3])
-def test_gradients_on_features(rate):
-    inputs = draw_qkv(TOKENS[-1], heads=2, head_dim=HEAD_DIMS[-1], dtype=DTYPES[0], device=DEVICE)
+def test_gradients_on_features(rate, dtype):
+    inputs = draw_qkv(TOKENS[-1], heads=2, head_dim=HEAD_DIMS[-1], dtype=dtype, device=DEVICE)
     tensors = [*inputs, *draw_features(inputs[0], 32)]
 
     def run(dtype, impl):
@@ -144,10 +164,9 @@ def test_gradients_on_features(rate):
         output = hybrid_attention(*leaves, rate=rate, impl=impl)
         return torch.autograd.grad(output.float().square().sum(), leaves, allow_unused=True)
 
-    for got, want in zip(run(DTYPES[0], "triton"), run(torch.float64, "reference"), strict=True):
-        assert (got is None) == (want is None)
-        if got is not None:
-            assert error_in_eps(got, want) < (GRADIENT_EPS if INTERPRETED else 8)
+    found = [run(dtype, "triton"), run(dtype, "sdpa"), run(torch.float64, "reference")]
+    assert [[g is None for g in part] for part in found[:2]] == [[g is None for g in found[2]]] * 2
+    assert_gradients_close(*([g for g in part if g is not None] for part in found), dtype=dtype)
 
 
 def test_logits_of_a_hundred_and_strange_features():
