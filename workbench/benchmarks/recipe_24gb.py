@@ -119,6 +119,7 @@ def main(words: list[str] | None = None) -> None:
         "bound_gb": BOUND_GB,
     }
     bank = _measure(folder, workspace, placement, record)
+    write_json(options.out, record)
     plan = planning.plan_blocks("all", RATE, planning.load_bank(bank).facts)
     student = surgery.save_student(plan, planning.load_bank(bank), workspace)
     _finetune(student, workspace, options, record)
