@@ -171,7 +171,7 @@ def free_memory(device: torch.device) -> Free:
     free, total = torch.cuda.mem_get_info(device)
     mine = torch.cuda.memory_allocated(device)
     kept = torch.cuda.memory_reserved(device) - mine
-    allowed = torch.cuda.get_per_process_memory_fraction(device) * total - mine
+    allowed = torch.cuda.get_per_process_memory_fraction(_index(device)) * total - mine
     return Free(min(float(free + kept), allowed), host)
 
 
@@ -208,7 +208,14 @@ def limit_memory(device: torch.device, gigabytes: float) -> None:
 
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * GIGA / total), device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * GIGA / total), _index(device))
+
+
+def _index(device: torch.device) -> int:
+    """Return a CUDA device's number, which torch's memory fractions want; "cuda" alone is the current one."""
+    import torch
+
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def apply(pipeline: Any, placement: Placement, device: torch.device) -> None:
