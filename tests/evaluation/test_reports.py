@@ -77,6 +77,9 @@ def test_the_first_broken_frame_is_named() -> None:
     fading = np.concatenate([np.full(20, 0.9), np.linspace(0.9, 0.5, 13)])
     assert long_clips.first_break(fading) == 24
     assert long_clips.first_break(np.full(33, 0.9)) is None
+    steps = np.concatenate([[9.0], np.full(19, 1.0), np.full(12, 2.5)])
+    assert long_clips.first_jump(steps) == 21
+    assert long_clips.first_jump(steps[:20]) is None
 
 
 def test_a_clip_is_read_from_the_cache_bit_by_bit(embedded: LoadedModel, workspace: Workspace) -> None:

@@ -50,8 +50,9 @@ def report(prompts: Sequence[Prompt], clips: Sequence[np.ndarray], model: Loaded
 
     Returns:
         by_frame: crispness of the clips and of the codec alone over the truth's, the codec's PSNR, and how
-        much a frame differs from the one before it, over the truth's; adherence by window of 17 frames; and
-        breaks: the first frame at which crispness leaves the first window's range, or None.
+        much a frame differs from the one before it, over the truth's; adherence by window of 17 frames;
+        breaks: the first frame at which crispness leaves the first window's range, or None; and jumps: the
+        first past the trained ones that is twice as far from the one before it as in the truth, or None.
     """
     size = clips[0].shape
     scenes = [asked.scene for asked in prompts]
@@ -74,6 +75,7 @@ def report(prompts: Sequence[Prompt], clips: Sequence[np.ndarray], model: Loaded
         "windows": _windows(prompts, clips),
         "windows_of_truth": _windows(prompts, list(truths)),
         "breaks": first_break(crisp),
+        "jumps": first_jump(ours / theirs),
     }
 
 
@@ -85,6 +87,12 @@ def first_break(crispness: np.ndarray, *, tolerance: float = 0.1) -> int | None:
         index for index, value in enumerate(crispness) if index >= TRAINED_FRAMES and not low <= value <= high
     ]
     return outside[0] if outside else None
+
+
+def first_jump(steps: np.ndarray, *, most: float = 2.0) -> int | None:
+    """Return the first frame past the trained ones whose step, over the truth's, is above `most`, or None."""
+    above = [index + 1 for index, value in enumerate(steps) if index + 1 >= TRAINED_FRAMES and value > most]
+    return above[0] if above else None
 
 
 @torch.no_grad()
@@ -145,7 +153,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.sheet.parent.mkdir(parents=True, exist_ok=True)
     rows = [[strip(clip.frames, count=SHOWN, most_width=SHOWN * 96)] for clip in clips]
     save_sheet(options.sheet, rows, titles=[asked.prompt for asked in prompts])
-    log.info("breaks at frame %s; windows %s", document["breaks"], json.dumps(document["windows"]))
+    log.info(
+        "blurs at frame %s, jumps at frame %s; windows %s",
+        document["breaks"],
+        document["jumps"],
+        json.dumps(document["windows"]),
+    )
 
 
 if __name__ == "__main__":
