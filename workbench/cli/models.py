@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,15 +19,19 @@ from workbench.cli.options import (
 )
 from workbench.errors import InputError
 
+if TYPE_CHECKING:
+    from workbench.surgery import Student
+
 NameArgument = Annotated[
-    str, typer.Argument(help="Registry name, hub id, diffusers folder or .safetensors file.")
+    str, typer.Argument(help="Registry name, student, hub id, diffusers folder or .safetensors file.")
 ]
 GIGA = 1e9
 
 
 def models(*, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """List the models known by name, and which of them are on this machine."""
+    """List the models and students known by name, and which of them are on this machine."""
     from workbench.models import model_footprint, registry
+    from workbench.surgery import read_student, shipped_students
 
     del workspace
     rows: list[dict[str, Any]] = []
@@ -52,7 +56,9 @@ def models(*, workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
         f"{'here' if row['here'] else 'not here'}"
         for row in rows
     ]
-    show({"models": rows}, as_json=as_json, prose="\n".join(lines))
+    students = [_student(read_student(name)) for name in shipped_students()]
+    lines += [f"{row['name']:<18} {row['plan']} of {row['teacher']}: {row['summary']}" for row in students]
+    show({"models": rows, "students": students}, as_json=as_json, prose="\n".join(lines))
 
 
 def facts(
@@ -116,6 +122,16 @@ def download(
         "fingerprint": fingerprint,
     }
     show(document, as_json=as_json, prose=f"{name} is complete on this machine: {folder}")
+
+
+def _student(student: Student) -> dict[str, str]:
+    manifest = student.manifest
+    return {
+        "name": student.folder.name,
+        "teacher": manifest.teacher.name,
+        "plan": manifest.plan,
+        "summary": str(manifest.provenance.get("summary", "not measured")),
+    }
 
 
 def _here(name: str) -> bool:

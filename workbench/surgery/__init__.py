@@ -12,6 +12,7 @@ from workbench.surgery.install import (
     restore,
     set_linear_branch,
 )
+from workbench.surgery.shipped import lend_students, shipped_students, student_folder
 from workbench.surgery.student import (
     Student,
     StudentManifest,
@@ -40,6 +41,7 @@ __all__ = [
     "install_student",
     "installed",
     "is_student",
+    "lend_students",
     "linearize",
     "open_facts",
     "open_model",
@@ -48,4 +50,6 @@ __all__ = [
     "restore",
     "save_student",
     "set_linear_branch",
+    "shipped_students",
+    "student_folder",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from workbench.errors import InputError
@@ -18,7 +19,7 @@ PREFIX = "transformer"
 
 
 def read_lora(folder: Path, *, sha256: str) -> dict[str, Tensor]:
-    """Read the LoRA of a student folder strictly.
+    """Read the LoRA of a student folder strictly; half precision is how it is kept, not how it computes.
 
     Raises:
         InputError: missing, cut, changed or not finite.
@@ -30,7 +31,9 @@ def read_lora(folder: Path, *, sha256: str) -> dict[str, Tensor]:
     tensors = load_tensors(path, what=what)
     if file_digest(path) != sha256:
         raise InputError(f"{what} is not the file that was saved (its sha256 differs); finetune it again.")
-    return tensors
+    return {
+        name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()
+    }
 
 
 def put_on(transformer: nn.Module, tensors: dict[str, Tensor], *, what: str) -> None:

@@ -39,12 +39,12 @@ from workbench.planning.bank import Scalar, expected_weights, file_digest
 from workbench.planning.plan import check_schema_version
 from workbench.surgery.install import CellSource, Report, install, install_operators, restore
 from workbench.surgery.lora import put_on, read_lora
+from workbench.surgery.shipped import STUDENT, student_folder
 from workbench.surgery.weights import put_in, read_weights
 from workbench.types import StrictModel
 from workbench.workspace import Workspace, read_json, write_json
 
 SCHEMA_VERSION = 1
-STUDENT = "student.json"
 PLAN = "plan.json"
 CELLS = "cells.safetensors"
 
@@ -208,20 +208,20 @@ def save_student(plan: Plan, bank: Bank, workspace: Workspace, *, name: str = ""
 
 
 def is_student(path: str | Path) -> bool:
-    """Return whether a path is a student folder."""
+    """Return whether a path is a student folder, or the name of one that ships with the workbench."""
     try:
-        return (Path(path).expanduser() / STUDENT).is_file()
+        return (student_folder(path) / STUDENT).is_file()
     except (OSError, ValueError, RuntimeError):
         return False
 
 
 def read_student(folder: str | Path) -> Student:
-    """Read a student folder strictly; its weights are checked when they are read.
+    """Read a student folder, or a shipped student by name, strictly; its weights are checked when read.
 
     Raises:
         InputError: no student, damaged, or of a newer version.
     """
-    path = Path(folder).expanduser()
+    path = student_folder(folder)
     what = f"student {path.name}"
     if not (path / STUDENT).is_file():
         raise InputError(f"{path.name!r} is not a student folder ({STUDENT} is missing); check the path.")
@@ -248,7 +248,7 @@ def open_model(
     """Load a model by any of its names; a student folder gives its teacher with the student installed.
 
     Args:
-        name: student folder, or anything that `models.load_model` takes.
+        name: student folder or shipped student, or anything that `models.load_model` takes.
         device: as `load_model`; so are `dtype`, `allow_network` and `placement`.
         linear_branch: False runs a student with its linear branch off.
         impl: implementation that `kernels` is asked for.

@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from workbench.errors import InputError, WorkbenchError
 from workbench.jobs import Queue
 from workbench.planning import lend
+from workbench.surgery import lend_students
 from workbench.ui.components import SHELL
 from workbench.ui.context import Context, Refresh, answering
 from workbench.ui.guard import MAX_BODY_BYTES, Guard
@@ -38,6 +39,7 @@ def build_app(workspace: Workspace, *, model: str = "embedded") -> FastAPI:
     folder = Path(model).expanduser()
     context = Context(workspace, str(folder.absolute()) if folder.is_dir() else model, Queue(workspace))
     lend(workspace, context.facts)  # an unknown model is refused before anything is served
+    lend_students(workspace, context.facts)
     app = FastAPI(
         routes=[*routes(workspace), *handover_routes(workspace), *home.example_routes()],
         docs_url=None,
