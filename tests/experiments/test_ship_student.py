@@ -1,0 +1,95 @@
+"""Making the student that ships: all candidates are judged, or say why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.banks import write_bank
+from workbench.experiments.candidates import choose, settle
+from workbench.experiments.ship_student import main
+from workbench.models import load_model, model_facts
+from workbench.surgery import install_student, read_student
+from workbench.workspace import Workspace
+
+SMALL = ["--steps", "1", "--frames", "9", "--height", "32", "--width", "32", "--floor-clips", "0"]
+
+
+def _row(plan: str, weights: str, ratio: float, adherence: float, *, lost: str = "") -> dict[str, Any]:
+    row = {
+        "name": f"{plan} {weights}",
+        "plan": plan,
+        "weights": weights,
+        "attention_ratio": ratio,
+        "lost": lost,
+    }
+    return row | {"adherence": {"mean": adherence}, "adherence_difference": {"mean": adherence - 0.9}}
+
+
+def test_the_cheapest_within_the_target_is_chosen() -> None:
+    rows = [
+        _row("a", "distilled", 0.7, 0.9),
+        _row("b", "distilled", 0.5, 0.89),
+        _row("c", "distilled", 0.4, 0.5),
+    ]
+    assert choose(rows) is rows[1] and "cheapest" in rows[1]["chosen_because"]
+    rows[1] = _row("b", "distilled", 0.5, 0.7)
+    assert choose(rows) is rows[1] and "none at attention_ratio" in rows[1]["chosen_because"]
+    assert choose(rows[:1]) is rows[0] and "none is so cheap" in rows[0]["chosen_because"]
+
+
+def test_a_finetuned_student_must_be_better() -> None:
+    rows = [
+        _row("a", "distilled", 0.5, 0.8),
+        _row("a", "finetuned", 0.5, 0.8),
+        _row("b", "distilled", 0.5, 0.7),
+    ]
+    settle(rows)
+    assert rows[1]["lost"].startswith("its adherence is not above") and choose(rows) is rows[0]
+    rows[1] = _row("a", "finetuned", 0.5, 0.85)
+    settle(rows)
+    assert choose(rows) is rows[1]
+
+
+def test_the_command_judges_every_candidate_and_ships_one(
+    untrained_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = str(untrained_model_folder)
+    write_bank(tmp_path / "bank", model_facts(teacher), rates=("R4",))
+    out, folder = tmp_path / "results" / "shipped.json", tmp_path / "ships" / "small-student"
+    words = ["--plan", "5xR4", "--bank", str(tmp_path / "bank"), "--model", teacher]
+    words += ["--num", "2", "--finetune-minutes", "0.02", "--workspace", str(tmp_path / "workspace"), *SMALL]
+    words += ["--out", str(out), "--folder", str(folder)]
+    assert main(words) == 0
+    document = json.loads(out.read_text())
+    rows = {row["name"]: row for row in document["rows"]}
+    assert set(rows) == {"5xR4 distilled", "5xR4 finetuned"}
+    for row in rows.values():
+        assert (
+            row["lost"]
+            or -1 <= row["adherence_difference"]["low"] <= row["adherence_difference"]["high"] <= 1
+        )
+        assert 0 < row["attention_ratio"] < 1 and row["velocity_error"] > 0
+    assert {"hardware", "versions", "date", "command", "teacher", "noise_floor"} <= document.keys()
+    told = json.loads((folder / "student.json").read_text())["provenance"]
+    assert str(tmp_path) not in out.read_text() + json.dumps(told)
+    (chosen,) = [row for row in rows.values() if row["shipped"]]
+    student = read_student(folder)
+    assert student.name == "small-student" and student.manifest.provenance["summary"] == chosen["summary"]
+    assert {tensor.dtype for tensor in student.tensors.values()} == {torch.float16}
+    model = load_model(teacher, device="cpu")
+    install_student(model, student.plan, student)
+    kept = sorted(path.name for path in Workspace.open(tmp_path / "workspace").folder("students").iterdir())
+    capsys.readouterr()
+    assert main(words) == 0, "a second run goes on from what is kept"
+    assert kept == sorted(
+        path.name for path in Workspace.open(tmp_path / "workspace").folder("students").iterdir()
+    )
+    again = json.loads(out.read_text())
+    assert [row["velocity_error"] for row in again["rows"]] == [
+        row["velocity_error"] for row in document["rows"]
+    ]

@@ -1,0 +1,315 @@
+"""Make the candidates for the student that ships, judge them, put the best into the package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from workbench.distillation import (
+    FinetuneConfig,
+    TeacherState,
+    finetune,
+    preset,
+    teacher_states,
+    velocity_error,
+)
+from workbench.distillation.finetuned import FILE as RECORD
+from workbench.distillation.prompts import draw_prompts
+from workbench.errors import Diverged
+from workbench.evaluation import SuiteConfig, check_suite, evaluate_suite, load_suite
+from workbench.experiments.candidates import RULE, Candidate, choose, row_of, settle, teacher_row
+from workbench.experiments.results import Row, origin_of
+from workbench.jobs.tensors import save_tensors
+from workbench.models import LoadedModel, load_model
+from workbench.planning import Bank, Plan, load, load_bank, save
+from workbench.planning.bank import file_digest
+from workbench.surgery import Student, read_student, restore, save_student
+from workbench.surgery.lora import LORA
+from workbench.surgery.student import CELLS, PLAN, STUDENT
+from workbench.surgery.weights import WEIGHTS
+from workbench.types import ClipSize, SilentReporter
+from workbench.workspace import Workspace, read_json, write_json
+
+NAME = "embedded-student"
+VELOCITY_PROMPTS, VELOCITY_STATES = 8, 4
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Shipping:
+    """What is made and how it is judged.
+
+    Attributes:
+        plans: plan files or short names, one or two candidates each.
+        finetune_minutes: about how long each is finetuned on two CPU cores; 0 for none.
+        num: held-out prompts, one clip each.
+        floor_clips: clips of each noise floor.
+        sampling: steps, frames, height, width of the clips where they are not the model's own.
+        command: how it was asked for, for the record.
+    """
+
+    plans: tuple[str, ...]
+    bank: str = "embedded"
+    model: str = "embedded"
+    finetune_minutes: float = 0.0
+    num: int = 50
+    floor_clips: int = 4
+    sampling: Mapping[str, int] = field(default_factory=dict)
+    command: str = ""
+
+
+def ship(order: Shipping, workspace: Workspace, *, out: Path, folder: Path, tell: Tell) -> Row:
+    """Make all candidates, judge them, write the result file, and put the best into a folder.
+
+    Args:
+        order: what is made.
+        workspace: keeps clips, trajectories and finetuned students, so that a stopped run goes on.
+        out: result file.
+        folder: where the best is put; its name is the student's.
+        tell: hears one line for every piece of work that is done.
+
+    Returns:
+        The row of the one that was chosen.
+
+    Raises:
+        InputError: a plan or bank that misfits, or a suite that cannot run; before anything is sampled.
+    """
+    model = load_model(order.model)
+    bank = load_bank(Path(order.bank), model.facts)
+    plans = [load(plan, model.facts) for plan in order.plans]
+    for plan in plans:
+        bank.check_complete(plan)
+    check_suite(_suite(order, ()))
+    candidates = make_candidates(order, model, bank, plans, workspace, tell=tell)
+    judged = [one for one in candidates if not one.lost]
+    tell(f"judging {len(judged)} students and the teacher on {order.num} prompts")
+    suite = _suite(order, [one.folder for one in judged])
+    device = model.device
+    del model
+    found = load_suite(evaluate_suite(suite, workspace, reporter=_Progress(tell)))
+    rows = [row_of(candidate, found, judged) for candidate in candidates]
+    settle(rows)
+    best = choose(rows)
+    best["shipped"] = True
+    document = {
+        "schema_version": 1,
+        "what": "candidates for the student that ships, judged in half precision beside their teacher",
+        "rule": RULE,
+        "chosen": best["name"],
+        "prompts": order.num,
+        "teacher": teacher_row(found),
+        "rows": rows,
+        "noise_floor": found["noise_floor"],
+        "intervals": found["intervals"],
+        "velocity": f"{VELOCITY_PROMPTS} held-out prompts, {VELOCITY_STATES} states each",
+        **origin_of(device, command=order.command, workers=1),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, document)
+    _put(next(one for one in candidates if one.name == best["name"]), best, folder, order=order)
+    return best
+
+
+def make_candidates(
+    order: Shipping,
+    model: LoadedModel,
+    bank: Bank,
+    plans: Sequence[Plan],
+    workspace: Workspace,
+    *,
+    tell: Tell,
+) -> list[Candidate]:
+    """Build every plan's student, and finetune it where that is asked for; measure their velocity errors."""
+    usual = model.facts.default_size
+    states = teacher_states(
+        model,
+        workspace,
+        prompts=draw_prompts(model, VELOCITY_PROMPTS, held_out=True, seed=0),
+        count=VELOCITY_STATES,
+        steps=min(order.sampling.get("steps", 8), 8),
+        size=ClipSize(*(order.sampling.get(name, getattr(usual, name)) for name in usual._fields)),
+    )
+    made: list[Candidate] = []
+    for plan in plans:
+        start = _built(plan, bank, workspace)
+        distilled = _measured(start, "distilled", model, states, workspace)
+        tell(f"{distilled.name}: velocity error {distilled.velocity_error:.4f}")
+        made.append(distilled)
+        if order.finetune_minutes > 0 and plan.converted:
+            tuned = _tuned(order, model, start, workspace, tell=tell)
+            if tuned is not None:
+                made.append(_beside(_measured(tuned, "finetuned", model, states, workspace), distilled))
+                tell(
+                    f"{made[-1].name}: velocity error {made[-1].velocity_error:.4f} {made[-1].lost}".rstrip()
+                )
+    return made
+
+
+def _built(plan: Plan, bank: Bank, workspace: Workspace) -> Student:
+    cells = [bank.cell(block, spec).sha256 for block, spec in plan.converted.items() if spec.needs_training]
+    name = _name("start", bank.model_fingerprint, _blocks(plan), cells)
+    return read_student(_find(workspace, name) or save_student(plan, bank, workspace, name=name))
+
+
+def _tuned(
+    order: Shipping, model: LoadedModel, start: Student, workspace: Workspace, *, tell: Tell
+) -> Student | None:
+    """Finetune a student, or read the one that is there; None where its loss diverged, which is told."""
+    usual = preset("10min")
+    settings = (
+        usual
+        | dict(order.sampling)
+        | {
+            "updates": max(1, round(usual["updates"] * order.finetune_minutes / 10)),
+            "num_prompts": min(48, max(2, round(usual["num_prompts"] * order.finetune_minutes / 10))),
+            "sample_every": 0,
+            "cache_megabytes": 4096,
+        }
+    )
+    config = FinetuneConfig(model=str(start.folder), **settings)
+    name = _name("tuned", start.manifest.cells_sha256, _blocks(start.plan), settings)
+    found = _find(workspace, name)
+    if found is None:
+        tell(f"finetuning {start.plan.short_name}, {config.updates:,} updates")
+        try:
+            named = config.model_copy(update={"name": name})
+            found = finetune(model, named, workspace, reporter=_Progress(tell))
+        except Diverged as error:
+            tell(str(error))
+            return None
+        finally:
+            restore(model)
+    return read_student(found)
+
+
+def _measured(
+    student: Student,
+    weights: Literal["distilled", "finetuned"],
+    model: LoadedModel,
+    states: Sequence[TeacherState],
+    workspace: Workspace,
+) -> Candidate:
+    """Keep a student in half precision, and measure it as such."""
+    manifest = student.manifest
+    name = _name("half", manifest.cells_sha256, manifest.lora_sha256, _blocks(student.plan))
+    found = _find(workspace, name)
+    if found is None:
+        with workspace.new_folder("students", name=name) as made:
+            write_halved(student, made.path, name=name)
+        found = made.final
+    halved = read_student(found)
+    error = velocity_error(model, halved.plan, halved, states)
+    updates = manifest.provenance.get("updates", 0)
+    return Candidate(student.plan, weights, found, error, finetuning=int(updates or 0))
+
+
+def _beside(tuned: Candidate, distilled: Candidate) -> Candidate:
+    if tuned.velocity_error < distilled.velocity_error:
+        return tuned
+    lost = f"its velocity error is not below the distilled student's {distilled.velocity_error:.4f}"
+    return replace(tuned, lost=lost)
+
+
+def write_halved(
+    student: Student, folder: Path, *, name: str, provenance: Mapping[str, str | int | float] | None = None
+) -> None:
+    """Write a student into an empty folder with all its weights in half precision.
+
+    Raises:
+        InputError: a file of the student is damaged.
+        Diverged: a weight does not fit half precision.
+    """
+    digests = {}
+    files = {CELLS: student.tensors, LORA: student.lora, WEIGHTS: student.own_weights}
+    for file, tensors in files.items():
+        if tensors or file == CELLS:
+            halved = {key: tensor.half() for key, tensor in tensors.items()}
+            save_tensors(folder / file, halved, {"format": "pt"})
+            digests[file] = file_digest(folder / file)
+    save(student.plan, folder / PLAN)
+    if (student.folder / RECORD).is_file():
+        record = read_json(student.folder / RECORD, what=f"{RECORD} of student {student.name}")
+        config = {**record["config"], "model": Path(record["config"]["model"]).name}
+        write_json(folder / RECORD, {**record, "config": config})
+    changes = {
+        "name": name,
+        "cells_sha256": digests[CELLS],
+        "lora_sha256": digests.get(LORA, ""),
+        "weights_sha256": digests.get(WEIGHTS, ""),
+        "provenance": {**student.manifest.provenance, **(provenance or {})},
+    }
+    write_json(folder / STUDENT, student.manifest.model_copy(update=changes).model_dump(mode="json"))
+
+
+def _suite(order: Shipping, folders: Sequence[Path]) -> SuiteConfig:
+    return SuiteConfig(
+        models=[order.model, *map(str, folders)],
+        prompts="held-out",
+        num=order.num,
+        floor_clips=order.floor_clips,
+        **dict(order.sampling),
+    )
+
+
+def _put(candidate: Candidate, row: Row, folder: Path, *, order: Shipping) -> None:
+    """Put the chosen student into a folder in one move, with its figures in the manifest."""
+    student = read_student(candidate.folder)
+    figures: dict[str, str | int | float] = {
+        "bank": Path(order.bank).name,
+        "summary": row["summary"],
+        "chosen_because": row["chosen_because"],
+        "made_by": order.command,
+        "weights": row["weights"],
+        "attention_ratio": row["attention_ratio"],
+        "adherence": row["adherence"]["mean"],
+        "adherence_difference": row["adherence_difference"]["mean"],
+        "adherence_difference_low": row["adherence_difference"]["low"],
+        "adherence_difference_high": row["adherence_difference"]["high"],
+        "motion_ratio": row["motion_ratio"]["ratio"],
+        "held_out_velocity_error": row["velocity_error"],
+        "prompts": order.num,
+    }
+    figures |= {name: row[name]["mean"] for name in ("psnr", "ssim") if row[name]}
+    temporary = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write_halved(student, temporary, name=folder.name, provenance=figures)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def _name(kind: str, *identity: Any) -> str:
+    text = json.dumps(identity, sort_keys=True)
+    return f"shipping {kind} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _find(workspace: Workspace, name: str) -> Path | None:
+    return next(iter(sorted(workspace.folder("students").glob(f"*-{name.replace(' ', '-')}-????"))), None)
+
+
+def _blocks(plan: Plan) -> Any:
+    data = plan.model_dump(mode="json")
+    return [data["blocks"], data["schedule"]]
+
+
+class _Progress(SilentReporter):
+    """Tells every clip, and every fiftieth update."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell, self.name, self.steps = tell, "", 0
+
+    def stage(self, name: str, steps: int) -> None:
+        self.name, self.steps = name, steps
+
+    def step(self, step: int, *, state: Any = None, **metrics: float) -> None:
+        if self.name == "clips" or step % 50 == 0:
+            shown = "".join(f", {name} {value:.4g}" for name, value in metrics.items())
+            self.tell(f"{self.name} {step}/{self.steps}{shown}")
+
+    def note(self, text: str) -> None:
+        self.tell(text)
