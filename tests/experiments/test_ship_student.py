@@ -23,6 +23,7 @@ def _row(plan: str, weights: str, ratio: float, adherence: float, *, lost: str =
     row = {
         "name": f"{plan} {weights}",
         "plan": plan,
+        "blocks": [plan],
         "weights": weights,
         "attention_ratio": ratio,
         "lost": lost,

@@ -114,11 +114,11 @@ def row_of(candidate: Candidate, document: Mapping[str, Any], judged: Sequence[C
 
 def settle(rows: Sequence[Row]) -> None:
     """Say of every finetuned student whose adherence is not above the distilled one's that it lost."""
-    distilled = {row["plan"]: row for row in rows if row["weights"] == "distilled"}
+    distilled = {tuple(row["blocks"]): row for row in rows if row["weights"] == "distilled"}
     for row in rows:
         if row["weights"] != "finetuned" or row["lost"]:
             continue
-        before = distilled[row["plan"]]["adherence"]["mean"]
+        before = distilled[tuple(row["blocks"])]["adherence"]["mean"]
         if row["adherence"]["mean"] <= before:
             row["lost"] = f"its adherence is not above the distilled student's {before:.3f}"
 

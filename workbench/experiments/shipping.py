@@ -20,7 +20,7 @@ from workbench.distillation import (
 )
 from workbench.distillation.finetuned import FILE as RECORD
 from workbench.distillation.prompts import draw_prompts
-from workbench.errors import Diverged
+from workbench.errors import Diverged, InputError
 from workbench.evaluation import SuiteConfig, check_suite, evaluate_suite, load_suite
 from workbench.experiments.candidates import RULE, Candidate, choose, row_of, settle, teacher_row
 from workbench.experiments.results import Row, origin_of
@@ -84,6 +84,8 @@ def ship(order: Shipping, workspace: Workspace, *, out: Path, folder: Path, tell
     plans = [load(plan, model.facts) for plan in order.plans]
     for plan in plans:
         bank.check_complete(plan)
+    if len({tuple(plan.operators) for plan in plans}) < len(plans):
+        raise InputError("Two of the plans give every block the same operator; name each plan once.")
     check_suite(_suite(order, ()))
     candidates = make_candidates(order, model, bank, plans, workspace, tell=tell)
     judged = [one for one in candidates if not one.lost]
@@ -111,7 +113,8 @@ def ship(order: Shipping, workspace: Workspace, *, out: Path, folder: Path, tell
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, document)
-    _put(next(one for one in candidates if one.name == best["name"]), best, folder, order=order)
+    place = next(place for place, row in enumerate(rows) if row is best)
+    _put(candidates[place], best, folder, order=order)
     return best
 
 
