@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from kernels.hybrid_attention import reference, rehyat, sdpa, validation
+from kernels.hybrid_attention import opaque, reference, rehyat, sdpa, validation
 from kernels.hybrid_attention.feature_map import MapParameters, apply_feature_map
 from kernels.hybrid_attention.fused_softmax import softmax_backend
 from kernels.hybrid_attention.triton_tiles import why_not
@@ -111,6 +111,10 @@ def hybrid_attention(
     else:
         needed = (query.shape[1], sdpa.num_linear_tokens(key.shape[1], rate))
         validation.check_features(query, key, query_features, key_features, needed=needed)
+    if opaque.is_wanted(impl, query, key, value, query_features, key_features):
+        return opaque.from_features(
+            (query, key, value), (query_features, key_features), rate=rate, stabilizer=stabilizer, impl=impl
+        )
     num_features = None if query_features is None else query_features.shape[3]
     chosen = resolve_impl(query, rate=rate, impl=impl, num_features=num_features)
     if chosen != "sdpa" and key_features is not None:
@@ -143,6 +147,9 @@ def hybrid_attention_from_maps(
     validation.check_operator(rate, stabilizer, impl)
     validation.check_query_key_value(query, key, value)
     validation.check_maps(query, query_map, key_map)
+    if opaque.is_wanted(impl, query, key, value, *query_map.tensors, *key_map.tensors):
+        maps = (query_map, key_map)
+        return opaque.from_maps((query, key, value), maps, rate=rate, stabilizer=stabilizer, impl=impl)
     chosen = resolve_impl(
         query,
         rate=rate,

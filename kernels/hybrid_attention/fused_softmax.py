@@ -18,6 +18,7 @@ from torch.backends.cuda import (
 )
 
 aten = torch.ops.aten
+USUAL_TOKENS = 1024
 CPU_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -31,18 +32,39 @@ class SoftmaxBranch:
 
 
 def softmax_backend(query: Tensor, key: Tensor) -> str | None:
-    """Name the operator that serves these tensors: ``cpu``, ``cudnn``, ``flash``, ``efficient`` or None."""
+    """Name the operator that serves these tensors: ``cpu``, ``cudnn``, ``flash``, ``efficient`` or None.
+
+    Asks as ``fused_softmax`` runs: a last dimension that is not dense counts as copied.
+    """
     if query.device.type == "cpu":
         return "cpu" if query.dtype in CPU_DTYPES else None
     if query.device.type != "cuda":
         return None
-    query_, key_ = query.transpose(1, 2), key.transpose(1, 2)
-    params = SDPAParams(query_, key_, key_, None, 0.0, False, False)
+    if torch.compiler.is_compiling():
+        return _usual_backend(query.device, query.dtype, query.shape[-1])
+    return _cuda_backend(as_copied(query).transpose(1, 2), as_copied(key).transpose(1, 2))
+
+
+def as_copied(x: Tensor) -> Tensor:
+    """Return ``x``, or where ``unit_stride`` would copy it, a stand-in of that shape without the memory."""
+    return x if x.stride(-1) == 1 else x.new_empty(x.shape[-1]).expand(x.shape)
+
+
+def _cuda_backend(query: Tensor, key: Tensor) -> str | None:
+    """Ask torch about query [B, H, N, D] and key [B, H, M, D]."""
+    params = SDPAParams(query, key, key, None, 0.0, False, False)
     if can_use_cudnn_attention(params):
         return "cudnn"
     if can_use_flash_attention(params) and query.shape[-1] % 8 == 0:
         return "flash"
     return "efficient" if can_use_efficient_attention(params) and query.shape[-1] % 8 == 0 else None
+
+
+@torch.compiler.assume_constant_result
+def _usual_backend(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Ask about a usual shape: the compiler cannot trace the question, and has no strides to ask about."""
+    usual = torch.empty(head_dim, device=device, dtype=dtype).expand(1, 1, USUAL_TOKENS, head_dim)
+    return _cuda_backend(usual, usual)
 
 
 def fused_softmax(query: Tensor, key: Tensor, value: Tensor, *, need_lse: bool) -> SoftmaxBranch:

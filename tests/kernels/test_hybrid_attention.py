@@ -5,15 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernels.hybrid_attention import (
     MapParameters,
     apply_feature_map,
+    fused_softmax,
     hybrid_attention,
     hybrid_attention_from_maps,
     init_map_parameters,
     resolve_impl,
 )
+from kernels.hybrid_attention.fused_softmax import as_copied
 from kernels.hybrid_attention.sdpa import linear_tokens
 from tests.kernels.inputs import (
     TOLERANCE_IN_EPS,
@@ -258,6 +261,48 @@ def test_small_start_is_softmax_over_the_kept_keys():
     result = hybrid_attention_from_maps(query, key, value, *maps, rate=4)
     kept = hybrid_attention(query, key[:, ::4], value[:, ::4], None, None, rate=1)
     torch.testing.assert_close(result, kept, atol=1e-4, rtol=1e-3)
+
+
+def test_the_choice_is_that_for_dense_copies():
+    """What FlashAttention does too: a last dimension that is not dense is copied, not refused."""
+    dense = torch.zeros(2, 5, 3, 8)
+    assert as_copied(dense[:, ::2]).data_ptr() == dense.data_ptr()
+    permuted = dense.transpose(1, 3).contiguous().transpose(1, 3)
+    stand_in = as_copied(permuted)
+    assert stand_in.shape == dense.shape and stand_in.stride(-1) == 1
+    assert stand_in.untyped_storage().nbytes() == 8 * 4
+
+
+def trace(function, *arguments):
+    """Compile in one graph and run; returns what came out and the graph's nodes."""
+    nodes = []
+
+    def keep(graph, _):
+        nodes.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    return torch.compile(function, fullgraph=True, backend=keep)(*arguments), nodes
+
+
+@torch.no_grad()
+def test_on_cuda_the_operator_is_one_node_of_a_compiled_graph():
+    """On tensors without memory, which is all of CUDA that a CPU has."""
+    with FakeTensorMode():
+        query = torch.empty(1, 24, 2, 12, device="cuda", dtype=torch.bfloat16)
+        shapes = ((2, 12, 24), (2, 24), (2, 24, 24), (2, 24), (2,))
+        maps = [MapParameters(*(torch.empty(shape, device="cuda") for shape in shapes)) for _ in range(2)]
+        output, nodes = trace(lambda x: hybrid_attention_from_maps(x, x, x, *maps, rate=4), query)
+    assert output.shape == query.shape and output.device.type == "cuda"
+    assert sum("from_maps" in name for name in nodes) == 1
+
+
+def test_what_torch_is_asked_is_a_constant_of_the_graph(monkeypatch):
+    """The question itself (SDPAParams) cannot be traced; the device here stands for a CUDA one."""
+    monkeypatch.setattr(fused_softmax, "_cuda_backend", lambda *_: "flash")
+    chosen, nodes = trace(
+        lambda x: x + 1 if fused_softmax._usual_backend(x.device, x.dtype, 8) == "flash" else x, torch.ones(2)
+    )
+    assert chosen.tolist() == [2, 2] and not any("empty" in name for name in nodes)
 
 
 def test_auto_names_its_choice():

@@ -198,6 +198,23 @@ def test_strides_do_not_matter_and_bits_repeat():
         assert error_in_eps(result, expected.double()) < bound(DTYPES[0], FORWARD_EPS)
 
 
+@torch.no_grad()
+def test_compiled_in_one_graph_it_gives_the_same_bits():
+    inputs, maps = draw(TOKENS[-1], HEAD_DIMS[0], DTYPES[0])
+    features = draw_features(inputs[0], 32)
+    impl = "triton" if INTERPRETED else "auto"
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def compiled(query, key, value):
+        known = hybrid_attention_from_maps(2 * query, key, value, *maps, rate=3, impl=impl)
+        return hybrid_attention(known + query, key, value, *features, rate=None, impl=impl) + 1
+
+    query, key, value = inputs
+    known = hybrid_attention_from_maps(2 * query, key, value, *maps, rate=3, impl=impl)
+    expected = hybrid_attention(known + query, key, value, *features, rate=None, impl=impl) + 1
+    assert torch.equal(compiled(*inputs), expected)
+
+
 def test_a_subset_of_queries():
     (query, key, value), maps = draw(TOKENS[-1], HEAD_DIMS[0], DTYPES[0])
     rows = torch.tensor([0, 3, TOKENS[-1] - 1], device=DEVICE)
