@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from workbench.models.memory import (
     needs,
     training_bytes,
 )
-from workbench.models.placement import RESERVE, check_clip, place
+from workbench.models.placement import RESERVE, check_clip, limit_memory, place
 from workbench.types import ClipSize
 
 NAMES = tuple(TRANSFORMERS)
@@ -281,3 +282,29 @@ def test_a_large_encoder_is_counted_in_bfloat16_and_only_where_it_lies() -> None
         for passing in (True, False)
     }  # fmt: skip
     assert ways[False].device - ways[True].device == 2 * footprint.text_encoder
+
+
+def test_the_bound_is_set_on_a_device_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch refuses "cuda" without a number; there is no GPU here to ask."""
+    bounds: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80_000_000_000)
+    )
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, device: bounds.append((share, device))
+    )
+    for device, gigabytes in (("cuda", 20.0), ("cuda:1", 100.0), ("cpu", 1.0)):
+        limit_memory(torch.device(device), gigabytes)
+    assert bounds == [(0.25, 3), (1.0, 1)]
+
+
+def test_a_resident_encoder_counts_where_one_block_at_a_time_is_brought() -> None:
+    """It lies on the GPU then, so that the clip is that of every other placement."""
+    footprint, facts = model_footprint("wan2.1-t2v-1.3b"), model_facts("wan2.1-t2v-1.3b")
+    choose = {"bytes_each": 2, "offload": "group", "tiling": True}
+    passing, resident = (
+        needs(footprint, facts, facts.default_size, passing_text=passing, **choose)  # type: ignore[arg-type]
+        for passing in (True, False)
+    )
+    assert resident.device - passing.device == 2 * footprint.text_encoder

@@ -70,17 +70,17 @@ def needs(
     transformers = one * facts.num_transformers
     text = encoder_bytes_each(footprint, bytes_each) * footprint.text_encoder
     codec = 4 * footprint.vae
+    resident = 0 if passing_text else text
     if offload == "none":
-        resident = 0 if passing_text else text
         return Free(
             transformers + resident + max(codec + forward, decoding),
             max(transformers + resident + codec, text),
         )
     waiting = transformers + codec + text
     if offload == "model":
-        return Free(max(one + forward, decoding, 0 if passing_text else text), waiting)
+        return Free(max(one + forward, decoding, resident), waiting)
     blocks = GROUPS_AT_ONCE * one / facts.num_blocks
-    return Free(max(blocks + codec + forward, decoding), waiting)
+    return Free(resident + max(blocks + codec + forward, decoding), waiting)
 
 
 def training_bytes(facts: ModelFacts, size: ClipSize, *, num_trained: int, bytes_each: int = 2) -> float:

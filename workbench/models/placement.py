@@ -240,3 +240,5 @@ def apply(pipeline: Any, placement: Placement, device: torch.device) -> None:
                     use_stream=device.type == "cuda",
                 )
         pipeline.vae.to(device)
+        if pipeline.text_encoder is not None:
+            pipeline.text_encoder.to(device)
