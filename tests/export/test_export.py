@@ -184,6 +184,7 @@ def test_the_generator_refuses_what_a_bundle_cannot_have(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_bundle_alone_gives_the_same_bits_on_a_gpu(untrained_model_folder: Path, tmp_path: Path) -> None:
     """bfloat16 on CUDA, Triton included: the kernels in the bundle are those of the checkout."""
     home = Workspace.open(tmp_path / "home")
