@@ -109,16 +109,16 @@ export const mount = (element, host) => {
       draw: ({ sx, sy, line, width, pad, height }) => {
         const dots = shown.front.map((p, i) => `${shown.front.length > 40 ? '' : `<circle cx="${sx(p.x)}" cy="${sy(p.y)}" r="2.5" fill="var(--surface)" stroke="var(--ink)"/>`}<circle class="pick" data-pick="front ${i}" cx="${sx(p.x)}" cy="${sy(p.y)}" r="6" fill="transparent"/>`).join('');
         const saved = shown.saved.map((s, i) => `<circle cx="${sx(s.at.x)}" cy="${sy(s.at.y)}" r="3" fill="var(--line-strong)"/><circle class="pick" data-pick="saved ${i}" data-tip="${text(s.name)}" cx="${sx(s.at.x)}" cy="${sy(s.at.y)}" r="7" fill="transparent"/>`).join('');
-        const taken = shown.mine ? [[sx(shown.mine.x), sy(shown.mine.y) - 12]] : [];
+        const taken = shown.mine ? [[sx(shown.mine.x) + (sx(shown.mine.x) > width - 90 ? -36 : 36), sy(shown.mine.y) - 12]] : [];
         const squareAt = shown.uniform.map(u => [sx(u.at.x), sy(u.at.y)]);
         const squares = shown.uniform.map((u, i) => {
           const [x, y] = [sx(u.at.x), sy(u.at.y)];
-          const end = x > width - pad.right - 60;
-          const middle = x + (end ? -40 : 40);
-          const free = ([a, b]) => b > pad.top && b < height - pad.bottom - 4 && taken.every(([c, d]) => Math.abs(a - c) > 76 || Math.abs(b - d) > 12) && squareAt.every(([c, d]) => Math.abs(middle - c) > 36 || Math.abs(b - d) > 9);
-          const at = [0, -14, 14, -28, 28].map(by => [x, y + by]).find(free) ?? [x, y];
-          taken.push(at);
-          return `<g class="pick" data-op="${text(u.op)}" data-pick="uniform ${i}"><rect x="${x - 4}" y="${y - 4}" width="8" height="8" rx="1" fill="var(--op)" stroke="var(--op-edge)"/><text x="${x + (end ? -8 : 8)}" y="${at[1] + 4}" text-anchor="${end ? 'end' : 'start'}">all ${operatorName(u.op)}</text></g>`;
+          const sides = x > width - pad.right - 60 ? [-1] : x < pad.left + 76 ? [1] : [1, -1];
+          const free = ({ middle, b }) => b > pad.top && b < height - pad.bottom - 4 && taken.every(([c, d]) => Math.abs(middle - c) > 64 || Math.abs(b - d) > 12) && squareAt.every(([c, d]) => Math.abs(middle - c) > 36 || Math.abs(b - d) > 9);
+          const places = [0, -14, 14, -28, 28].flatMap(by => sides.map(side => ({ side, middle: x + 40 * side, b: y + by })));
+          const { side, middle, b } = places.find(free) ?? places[0];
+          taken.push([middle, b]);
+          return `<g class="pick" data-op="${text(u.op)}" data-pick="uniform ${i}"><rect x="${x - 4}" y="${y - 4}" width="8" height="8" rx="1" fill="var(--op)" stroke="var(--op-edge)"/><text x="${x + 8 * side}" y="${b + 4}" text-anchor="${side < 0 ? 'end' : 'start'}">all ${operatorName(u.op)}</text></g>`;
         }).join('');
         const wall = budget == null ? '' : `<line x1="${sx(budget)}" x2="${sx(budget)}" y1="${pad.top}" y2="${height - pad.bottom}" stroke="var(--accent)" stroke-dasharray="2 3"/>`;
         const me = shown.mine ? `<circle cx="${sx(shown.mine.x)}" cy="${sy(shown.mine.y)}" r="5" fill="var(--accent)" stroke="var(--surface)"/><text class="strong" x="${sx(shown.mine.x) + (sx(shown.mine.x) > width - 90 ? -9 : 9)}" y="${sy(shown.mine.y) - 8}" text-anchor="${sx(shown.mine.x) > width - 90 ? 'end' : 'start'}">this plan</text>` : '';
