@@ -19,7 +19,7 @@ class StatsTiles:
     group_frames: int = 24
 
 
-HOPPER = StatsTiles(queries=128, keys=64, warps=8, stages=3)
+HOPPER = StatsTiles(queries=64, keys=64, warps=4, stages=3)
 AMPERE_DATACENTER = StatsTiles(queries=128, keys=64, warps=8, stages=2)
 CONSUMER = StatsTiles(queries=64, keys=64, warps=4, stages=2)
 FULL_PRECISION = StatsTiles(queries=16, keys=16, warps=4, stages=1, group_frames=2)

@@ -72,8 +72,9 @@ HOPPER = TileSet(
     state=Tiles(tokens=128, hidden=64, features=128, warps=8, stages=2),
     apply=Tiles(tokens=128, hidden=64, features=256, warps=8, stages=2),
     backward=Tiles(tokens=64, hidden=64, features=64, warps=4, stages=2),
-    one_pass=Tiles(tokens=64, hidden=256, features=32, warps=8, stages=2),
-    products=Tiles(tokens=64, hidden=128, features=128, warps=8, stages=3),
+    one_pass=Tiles(tokens=64, hidden=256, features=32, warps=8, stages=3),
+    products=Tiles(tokens=64, hidden=128, features=128, warps=4, stages=3),
+    gradients=GradientPlan(split_products=True),
 )
 AMPERE_DATACENTER = TileSet(
     state=Tiles(tokens=64, hidden=32, features=128, warps=8, stages=2),
