@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, most wanted first, in about 25 minutes; run from the root of the checkout.
+# Everything that needs a GPU, most wanted first, in about 30 minutes; run from the root of the checkout, after
+# `pip install --no-deps -e .` (bundles and records name the version that is installed).
 #
 #   [PYTHON=.venv/bin/python] [RESULTS=docs/results] kernels/benchmarks/gpu_session.sh [first part] [last part]
 #
 # Every part has its own limit and writes as it goes, so that a part that fails or runs out of time costs the
-# others nothing. The log of a part is $RESULTS/logs/NAME.txt; a line a part is printed at the end. Parts 1 to 4,
-# 5 to 8, 9 to 11 and 12 to 15 take less than ten minutes each. Where RESULTS is another folder, rows of
+# others nothing. The log of a part is $RESULTS/logs/NAME.txt; a line a part is printed at the end. Parts 1 to 3
+# are what was changed after it last failed or was stopped on a GPU (2026-11-27). Parts 1 to 3, 4 to 7, 8 to 11,
+# 12 to 14 and 15 to 18 take less than ten minutes each. Where RESULTS is another folder, rows of
 # wan_forward.json and the chosen tiles are taken over from docs/results first.
 set -u
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -46,6 +48,11 @@ export PYTHON
 wan="workbench.benchmarks.wan_forward --append --out $RESULTS/wan_forward.json"
 in_bash() { part "$1" "$2" bash -c "$3"; }
 
+in_bash test_repaired 60 "suite triton_suite.py 'strides or compiled'"
+in_bash test_models 150 "$PYTHON -m pytest -q -rs -p no:cacheprovider -k gpu tests/surgery/test_gpu.py \
+  tests/models/test_gpu.py tests/export/test_export.py"
+in_bash wan_24gb 360 "bench workbench.benchmarks.recipe_24gb --updates 24 --workspace \$(mktemp -d) \
+  --out $RESULTS/wan_24gb.json"
 in_bash test_statistics 90 "suite stats_suite.py ''"
 in_bash statistics 150 "bench kernels.benchmarks.attention_stats --seconds 70 --out $RESULTS/attention_stats.json"
 in_bash test_elementwise 45 "suite elementwise_suite.py ''"

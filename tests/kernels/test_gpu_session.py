@@ -23,7 +23,7 @@ def test_every_command_of_the_session_can_be_run(tmp_path):
     )
     names = re.findall(r"^\d+ (\w+): exit 0", done.stdout, re.MULTILINE)
     logs = [(tmp_path / "logs" / f"{name}.txt").read_text() for name in names]
-    assert len(names) == len(re.findall(r"^== ", done.stdout, re.MULTILINE)) == 15
+    assert len(names) == len(re.findall(r"^== ", done.stdout, re.MULTILINE)) == 18
     modules = {module for log in logs for module in re.findall(r"-m ([\w.]+) ", log)}
     assert len(modules) > 4
     assert [module for module in modules if find_spec(module) is None] == []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,23 +28,34 @@ from workbench.workspace import Workspace, write_json
 
 BOUND_GB = 22.0
 ESTIMATED_AFTER = 20
+KEPT_EVERY = 4
 RATE = "R8"
 
 
 class Clock(SilentReporter):
-    """Keeps when every step of every stage was done."""
+    """Keeps when every step of every stage was done, prints it, and calls `keep` every few steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[Clock], None] | None = None) -> None:
         self.stages: dict[str, list[float]] = {}
+        self._keep = keep
         self._name = ""
+        self._started = time.monotonic()
 
     def stage(self, name: str, steps: int) -> None:
         self._name = name
         self.stages[name] = [time.monotonic()]
+        self._say(f"{name}, {steps} steps")
 
     def step(self, step: int, **_: Any) -> None:
         times = self.stages[self._name]
         times += [time.monotonic()] * (step + 1 - len(times))
+        self._say(f"{self._name} {step}")
+        if self._keep is not None and step % KEPT_EVERY == 0:
+            self._keep(self)
+
+    def _say(self, what: str) -> None:
+        sys.stdout.write(f"{time.monotonic() - self._started:.1f} s: {what}\n")
+        sys.stdout.flush()
 
     def seconds(self) -> dict[str, float]:
         """Return how long each stage took."""
@@ -123,7 +135,6 @@ def main(words: list[str] | None = None) -> None:
     plan = planning.plan_blocks("all", RATE, planning.load_bank(bank).facts)
     student = surgery.save_student(plan, planning.load_bank(bank), workspace)
     _finetune(student, workspace, options, record)
-    write_json(options.out, record)
     sys.stdout.write(f"{options.out}\n")
 
 
@@ -163,20 +174,26 @@ def _finetune(
         "num_held_out": 1,
     }
     config = distillation.FinetuneConfig(model=str(student), **settings)
-    clock = Clock()
     _reset_peak()
     model = surgery.open_model(config.model, placement=PlacementConfig(memory_gb=config.memory_gb))
     plan = surgery.read_student(student).plan
     estimate = room.estimate(model, config, plan) + RESERVE
+
+    def keep(clock: Clock) -> None:
+        record["finetune"] = {
+            "plan": plan.short_name,
+            "settings": settings,
+            "estimated_peak_gb": round(estimate / 1e9, 2),
+            "updates_done": len(clock.stages.get("finetuning", [None])) - 1,
+            "seconds": clock.seconds(),
+            "time_left": clock.estimate("finetuning", after=ESTIMATED_AFTER),
+            **_peak(),
+        }
+        write_json(options.out, record)
+
+    clock = Clock(keep)
     distillation.finetune(model, config, workspace, reporter=clock)
-    record["finetune"] = {
-        "plan": plan.short_name,
-        "settings": settings,
-        "estimated_peak_gb": round(estimate / 1e9, 2),
-        "seconds": clock.seconds(),
-        "time_left": clock.estimate("finetuning", after=ESTIMATED_AFTER),
-        **_peak(),
-    }
+    keep(clock)
 
 
 def _reset_peak() -> None:
