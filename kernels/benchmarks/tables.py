@@ -151,24 +151,27 @@ def gradient_ways(result: Row) -> list[str]:
     return [title, source(result, GRADIENT_WAYS), plain_table(result["gradients"], names)]
 
 
+def crossover_line(name: str) -> str:
+    """Say from how many tokens each rate is faster than dense attention."""
+    tokens = load(name)["crossover_tokens"]
+    found = ", ".join(f"{rate}: {least:,}" for rate, least in tokens.items() if least)
+    return f"Faster than dense from (tokens, sizes doubled from 256; `docs/results/{name}`): {found}."
+
+
 def generated() -> str:
     """Write everything between the markers."""
-    main, again = load("hybrid_attention.json"), load("hybrid_attention_again.json")
+    main = load("hybrid_attention.json")
     parts = [f"Measured on {source(main, 'hybrid_attention.json')} Ratios are dense time over hybrid time."]
     for name, title in TITLES.items():
         parts += [f"### On a GPU: {title}", ratio_table(main["rows"], name)]
     parts += ["### On a GPU: a distillation step over the forward alone", step_table(main["rows"])]
     parts += ["![forward ratio by tokens](results/hybrid_attention.svg)"]
-    parts += ["### On a GPU: the forward again, and memory", source(again, "hybrid_attention_again.json")]
-    parts += [ratio_table(again["rows"], "forward"), memory_table(again)]
+    parts += ["### On a GPU: memory", memory_table(main)]
+    parts += [crossover_line("hybrid_attention_crossover.json")]
     cpu = load("hybrid_attention_cpu.json")
     parts += ["### On a CPU, one thread", source(cpu, "hybrid_attention_cpu.json")]
     parts += [ratio_table(cpu["rows"], name) for name in TITLES if by_shape(cpu["rows"], name)]
-    crossover = load("hybrid_attention_crossover_cpu.json")
-    found = ", ".join(
-        f"{name}: {tokens:,}" for name, tokens in crossover["crossover_tokens"].items() if tokens
-    )
-    parts += [f"Faster than dense from (tokens, sizes doubled from 256): {found}."]
+    parts += [crossover_line("hybrid_attention_crossover_cpu.json")]
     if (DOCS / "results" / GRADIENT_WAYS).exists():
         parts += gradient_ways(load(GRADIENT_WAYS))
     names = {
