@@ -22,12 +22,12 @@ from tests.browser import FLAGS, find_browser
 from tests.ui.conftest import ROOT, Server, free_port, start_app, watch
 from workbench.workspace import Workspace
 
-PROMPT = "a small green checked ball orbits a big orange cube on a meadow"
-PAINTED = {1: "R4", 3: "R8", 4: "linear", 6: "R8", 7: "R4", 8: "R8"}
+PROMPT = "a red checked ball grows to the right of a small green striped cone over the sea"
+PAINTED = {0: "linear", 1: "linear", 2: "linear", 3: "R16", 4: "R2", 5: "R4"}
 STEPS = 12
 WIDTH, HEIGHT = 1280, 860
 JOB_MS = 300_000
-COLOURS, GIF_WIDTH = 160, 960
+COLOURS, GIF_WIDTH = 200, 960
 
 
 class Film:
@@ -51,7 +51,11 @@ class Film:
 
     def save(self, path: Path) -> None:
         """Write the GIF with one palette for all frames."""
-        palette = self.frames[-1].quantize(COLOURS)
+        width, height = self.frames[0].size
+        sample = Image.new("RGB", (width, height * 4))
+        for place, frame in enumerate(self.frames[:: max(1, len(self.frames) // 4)][:4]):
+            sample.paste(frame, (0, height * place))
+        palette = sample.quantize(COLOURS)
         flat = [frame.quantize(COLOURS, palette=palette, dither=Image.Dither.NONE) for frame in self.frames]
         flat[0].save(
             path, save_all=True, append_images=flat[1:], duration=self.milliseconds, loop=0, optimize=True
@@ -63,6 +67,12 @@ def go(page: Page, name: str) -> None:
     expect(page.locator(f"#page-{name} h1")).to_be_visible()
 
 
+def close_toasts(page: Page) -> None:
+    """Close what the page says at its lower edge."""
+    while page.locator(".toast").count():
+        page.locator(".toast button").first.click()
+
+
 def capture(page: Page, film: Film) -> None:
     form = page.locator("#page-attention")
     form.get_by_role("textbox", name="prompt").fill(PROMPT)
@@ -70,6 +80,7 @@ def capture(page: Page, film: Film) -> None:
     page.locator("#capture-button").click()
     page.wait_for_selector(".sprite-part[data-ready]", timeout=JOB_MS)
     page.wait_for_selector(".overlay-part[data-ready]")
+    close_toasts(page)
     film.take(1400)
     for column, row in ((70, 90), (150, 170)):
         before = page.locator(".overlay-part").get_attribute("data-ready")
@@ -103,6 +114,7 @@ def compare(page: Page, film: Film) -> None:
     page.locator("#compare-button").click()
     page.wait_for_selector(".player video", timeout=JOB_MS)
     page.wait_for_function("[...document.querySelectorAll('.player video')].every(v => v.currentTime > 0.1)")
+    close_toasts(page)
     for _ in range(14):
         film.take(140)
         page.wait_for_timeout(60)
@@ -137,6 +149,7 @@ def main() -> None:
             film = Film(page)
             for name, act in (("attention", capture), ("plan", paint), ("compare", compare)):
                 act(page, film)
+                close_toasts(page)
                 page.screenshot(path=out / f"{name}-light.png")
             page.emulate_media(color_scheme="dark")
             page.wait_for_timeout(400)
