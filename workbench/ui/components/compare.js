@@ -43,7 +43,7 @@ export const mount = (element, host) => {
     const options = data().columns ?? [];
     state.columns = (state.columns ?? []).filter(key => options.some(one => one.key === key));
     find('.columns').innerHTML = '<span class="chip static" aria-pressed="true"><i class="swatch" data-op="softmax"></i>teacher</span>' + (options.length ? options.map(one =>
-      `<button type="button" class="chip" data-column="${text(one.key)}" aria-pressed="${state.columns.includes(one.key)}" data-tip="${text(`${one.kind}, ${one.plan}`)}"><span class="mono clipped">${text(one.name)}</span></button>`).join('') : '<span class="muted">no student and no saved plan yet</span>');
+      `<button type="button" class="chip" data-column="${text(one.key)}" aria-pressed="${state.columns.includes(one.key)}" data-tip="${text(`${one.kind}, ${one.plan}`)}"><span class="mono clipped">${text(one.name)}</span>${options.some(other => other !== one && other.name === one.name) ? `<span class="muted">${text(one.kind)}</span>` : ''}</button>`).join('') : '<span class="muted">no student and no saved plan yet</span>');
   };
   const question = () => ({ prompts: state.prompts, columns: state.columns ?? [], branch_off: find('.branch-off').checked, seed: find('.seed').value === '' ? null : +find('.seed').value, steps: find('.steps').value === '' ? null : +find('.steps').value });
   let timer = 0;
