@@ -6,6 +6,8 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from workbench.jobs.dispatch import claim_next, clean_line
 from workbench.jobs.locks import Holder, JobLock, is_held, read_holder, write_holder
 from workbench.jobs.metrics import MetricsWriter, last_row, read_metrics
 from workbench.jobs.processes import CHECKOUT
+from workbench.jobs.randomness import capture_randomness
 from workbench.workspace import Workspace
 
 
@@ -95,6 +98,20 @@ def test_one_claim_per_device_at_a_time(idle: Queue) -> None:
 
 def test_claims_from_four_processes_never_meet(tmp_path: Path) -> None:
     assert concurrent_claims(tmp_path, jobs=500) == {"claims": 500, "double": 0, "once": 500}
+
+
+def test_waiting_for_a_busy_table_leaves_the_random_generators_alone(idle: Queue) -> None:
+    before = capture_randomness()
+    other = sqlite3.connect(idle.table.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = threading.Timer(0.2, lambda: other.execute("COMMIT"))
+    waiting.start()
+    started = time.monotonic()
+    idle.submit("demo", {})
+    assert time.monotonic() - started > 0.1
+    waiting.join()
+    other.close()
+    assert capture_randomness() == before
 
 
 def test_the_estimate_learns_from_the_kind_and_the_pace(idle: Queue) -> None:

@@ -20,6 +20,7 @@ from workbench.jobs.faults import fault_point
 from workbench.workspace import disk_error
 
 BUSY_SECONDS = 10.0
+PAUSES = random.Random()
 FULL_BYTES = 1_000_000
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "lustre", "ceph")
 MIGRATIONS = (
@@ -194,7 +195,8 @@ def _begin(connection: sqlite3.Connection) -> None:
     """Take the write lock within ten seconds.
 
     SQLite's own waiting looks ever more rarely, up to every 100 ms, and starves beside a writer that never
-    rests; this looks every few milliseconds at random.
+    rests; this looks every few milliseconds at random, on a generator of its own: the global one belongs
+    to the training, whose course a busy table must not change.
     """
     until = time.monotonic() + BUSY_SECONDS
     connection.execute("PRAGMA busy_timeout = 0")
@@ -206,7 +208,7 @@ def _begin(connection: sqlite3.Connection) -> None:
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > until:
                     raise
-            time.sleep(random.uniform(0.0005, 0.008))
+            time.sleep(PAUSES.uniform(0.0005, 0.008))
     finally:
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
