@@ -23,7 +23,7 @@ from workbench.models.embedded.training.loop import Budget, Recorder
 from workbench.models.embedded.training.measures import compare_clips
 from workbench.models.embedded.training.orthogonal import orthogonalised
 from workbench.models.embedded.training.pool import ClipPool, Draw, box_mask, build_pool, draw_scenes
-from workbench.models.embedded.training.state import Part
+from workbench.models.embedded.training.state import Part, save_average
 from workbench.models.embedded.training.text_alignment import fit_projection
 
 
@@ -251,6 +251,24 @@ def test_the_transformers_pool_holds_twins_side_by_side() -> None:
         100, 6, generator=torch.Generator().manual_seed(0), device=torch.device("cpu")
     )
     assert (chosen[::2] % 2 == 0).all() and (chosen[1::2] == chosen[::2] + 1).all()
+
+
+def test_orbits_can_be_asked_for() -> None:
+    scenes, _, _ = draw_scenes(8, seed=3, draw=Draw(orbit_share=1.0, pair_share=0.5))
+    assert {scene.objects[0].motion for scene in scenes} == {"orbit"}
+    twins, _, _ = draw_scenes(8, seed=3, draw=Draw(orbit_share=1.0, twins=True))
+    assert {scene.objects[0].motion for scene in twins[::2]} == {"orbit"}
+
+
+def test_a_finished_codec_of_averages_alone_is_trained_on(tmp_path: Path) -> None:
+    part = _codec_run(tmp_path, Recorder(tmp_path), resume=False)
+    half = dict(zip(part.named, part.average, strict=True))
+    alone = tmp_path / "alone"
+    save_average(alone / codec_stage.FOLDER, half, facts={})
+    again = codec_stage.open_codec(alone, device="cpu", seed=1, resume=True)
+    assert not again.progress.done
+    for ours, theirs in zip(again.parameters, part.average, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
 def test_a_latent_cell_is_inside_where_a_box_touches_it() -> None:

@@ -112,7 +112,11 @@ def run(options: Options, *, judge: Judge | None = None) -> dict[str, Any]:
 def _train_codec(options: Options, recorder: Recorder, held_out: ClipPool, result: dict[str, Any]) -> None:
     moment = time.monotonic()
     pool = build_pool(
-        options.clips, seed=options.seed, draw=Draw(), device=options.device, workers=options.workers
+        options.clips,
+        seed=options.seed,
+        draw=Draw(orbit_share=options.orbit_share),
+        device=options.device,
+        workers=options.workers,
     )
     recorder.write(event="rendered", clips=len(pool), seconds=time.monotonic() - moment)
     part = codec_stage.open_codec(
@@ -184,6 +188,7 @@ def _train_transformer(options: Options, recorder: Recorder, result: dict[str, A
         device=options.device,
         workers=options.workers,
         scale=transformer_stage.latent_scale(part),
+        orbit_share=options.orbit_share,
     )
     twins = draw_twin_clips(
         open_trained_codec(options.out, device=options.device),

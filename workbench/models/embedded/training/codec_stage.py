@@ -1,4 +1,4 @@
-"""The codec's stages: images, short clips, whole clips, and a finish at a falling learning rate."""
+"""The codec's stages: images, short clips, whole clips at a falling learning rate, then the decoder alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workbench.models.embedded.architecture import build_codec
 from workbench.models.embedded.training.loop import Budget, Recorder, Schedule, StagePlan, run_stage
 from workbench.models.embedded.training.measures import measure_codec
 from workbench.models.embedded.training.pool import ClipPool, box_mask, to_pixels
-from workbench.models.embedded.training.state import Part, is_saved
+from workbench.models.embedded.training.state import Part, has_average, is_saved, load_average
 from workbench.models.embedded.whole_clip import ConvolutionForm, WholeClip
 
 FOLDER = "codec"
@@ -75,6 +75,14 @@ STAGES = {
         2,
         Schedule(peak=2e-4, final=0.01, warmup=30, decay=0.995),
         CodecLoss(crisp=2.0),
+        decoder_only=True,
+    ),
+    "vae-orbits": CodecStage(
+        17,
+        16,
+        2,
+        Schedule(peak=2e-4, final=0.01, warmup=30, decay=0.995),
+        CodecLoss(crisp=2.0, motion=1.5, box=8.0),
         decoder_only=True,
     ),
 }
@@ -169,7 +177,7 @@ def draw_batch(
 
 
 def open_codec(folder: Path, *, device: str, seed: int, resume: bool) -> Part:
-    """Build the codec in training, fresh and inflated or from its last checkpoint."""
+    """Build the codec in training: fresh and inflated, from its last checkpoint, or from averages alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         codec = build_codec()
@@ -177,6 +185,9 @@ def open_codec(folder: Path, *, device: str, seed: int, resume: bool) -> Part:
     part = Part(codec.to(device), seed=seed)
     if resume and is_saved(folder / FOLDER):
         part.load(folder / FOLDER)
+    elif resume and has_average(folder / FOLDER):
+        load_average(folder / FOLDER, codec)
+        part.replace(dict(codec.named_parameters()))
     return part
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,7 +28,7 @@ TRAINING = Draw(pair_share=0.5, twins=True)
 LatentChunk = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Latents, tokens and boxes of a chunk of clips, as processes hand them over."""
 
-_WORKER: dict[str, WholeClip | str] = {}
+_WORKER: dict[str, WholeClip | str | Draw] = {}
 
 
 @dataclass
@@ -113,6 +113,7 @@ def build_latents(
     device: str,
     workers: int = 1,
     scale: tuple[torch.Tensor, torch.Tensor] | None = None,
+    orbit_share: float = 0.0,
 ) -> LatentPool:
     """Render and encode training clips with the codec of a training folder.
 
@@ -126,18 +127,23 @@ def build_latents(
         device: Where to render, encode and keep them.
         workers: Processes that render and encode.
         scale: Mean and deviation of every channel, [16] each, where an earlier run has fixed them.
+        orbit_share: As `Draw` has it.
     """
+    draw = replace(TRAINING, orbit_share=orbit_share)
     plan = [
         (min(CHUNK, count - start), seed * 1_000_003 + 500_000 + start) for start in range(0, count, CHUNK)
     ]
     executor = None
     if workers > 1:
         executor = ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(folder, device)
+            workers,
+            mp_context=get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(folder, device, draw),
         )
         futures = [executor.submit(_make_latents, *chunk) for chunk in plan]
     else:
-        _start_worker(folder, device)
+        _start_worker(folder, device, draw)
         futures = [_done(_make_latents(*chunk)) for chunk in plan]
     first = [future.result() for future in futures[: -(-min(FIRST_CLIPS, count) // CHUNK)]]
     sample = torch.cat([torch.from_numpy(latents).view(torch.bfloat16) for latents, *_ in first]).float()
@@ -155,18 +161,19 @@ def build_latents(
     return pool
 
 
-def _start_worker(folder: Path, device: str) -> None:
+def _start_worker(folder: Path, device: str, draw: Draw) -> None:
     use_own_device()
+    _WORKER["draw"] = draw
     _WORKER["codec"] = open_trained_codec(folder, device=device)
     _WORKER["device"] = device
 
 
 def _make_latents(count: int, seed: int) -> LatentChunk:
     """Return latents as the bits of bfloat16, int16 [N, 16, 5, 16, 16], tokens, and boxes of objects."""
-    codec, device = _WORKER["codec"], _WORKER["device"]
-    if not isinstance(codec, WholeClip) or not isinstance(device, str):
+    codec, device, draw = _WORKER["codec"], _WORKER["device"], _WORKER["draw"]
+    if not isinstance(codec, WholeClip) or not isinstance(device, str) or not isinstance(draw, Draw):
         raise TypeError("The worker has no codec.")
-    pool = build_pool(count, seed=seed, draw=TRAINING, device=device)
+    pool = build_pool(count, seed=seed, draw=draw, device=device)
     latents = encode_clips(codec, pool.frames, batch=ENCODED_AT_ONCE)
     inside = latent_mask(box_mask(pool.boxes, *pool.frames.shape[2:4]))
     return latents.cpu().view(torch.int16).numpy(), pool.tokens.cpu().numpy(), inside.cpu().numpy()

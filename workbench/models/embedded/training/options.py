@@ -19,6 +19,7 @@ STAGES = (
     "vae-clips",
     "vae-finish",
     "vae-sharpen",
+    "vae-orbits",
     "transformer",
     "transformer-finish",
     "sample",
@@ -31,7 +32,8 @@ SHARES = {
     "vae-clips": 0.07,
     "vae-finish": 0.24,
     "vae-sharpen": 0.05,
-    "transformer": 0.36,
+    "vae-orbits": 0.05,
+    "transformer": 0.31,
     "transformer-finish": 0.2,
 }
 """How `--stage all` divides its minutes."""
@@ -62,6 +64,7 @@ class Options:
             is used as it is.
         optimizer: Of the transformer's matrices; "muon" makes their momentum orthogonal.
         fit_steps: Updates that fit a shipped transformer's text projection to a new text encoder.
+        orbit_share: Share of the training clips in which something must orbit.
     """
 
     out: Path
@@ -83,6 +86,7 @@ class Options:
     shipped: Path | None = None
     optimizer: Literal["adamw", "muon"] = "adamw"
     fit_steps: int = 800
+    orbit_share: float = 0.0
 
 
 def parse_options(arguments: Sequence[str] | None, *, description: str | None) -> Options:
@@ -108,6 +112,7 @@ def parse_options(arguments: Sequence[str] | None, *, description: str | None) -
         help="start transformer and text encoder from shipped weights, with their codec left as it is",
     )
     parser.add_argument("--optimizer", choices=["adamw", "muon"], help="of the transformer's matrices")
+    parser.add_argument("--orbit-share", type=float, help="share of training clips that must show an orbit")
     parser.add_argument("--target", type=Path, help="where export writes (default: the shipped weights)")
     parser.add_argument("--compact", action="store_true", help="16-bit checkpoints, for transport")
     parser.add_argument("--compile", action="store_true", dest="compiled", help="compile the transformer")

@@ -71,11 +71,14 @@ class Draw:
         split: Which attribute combinations.
         pair_share: Share of scenes with two objects.
         twins: Whether every second scene is the twin of the one before it, different in one thing.
+        orbit_share: Share of scenes drawn again until something orbits: the fastest motion, which codec and
+            transformer learn last.
     """
 
     split: Split = "train"
     pair_share: float = PAIR_SHARE
     twins: bool = False
+    orbit_share: float = 0.0
 
 
 def draw_scenes(count: int, *, seed: int, draw: Draw) -> tuple[list[Scene], list[list[str]], np.ndarray]:
@@ -94,7 +97,11 @@ def draw_scenes(count: int, *, seed: int, draw: Draw) -> tuple[list[Scene], list
 
 
 def _one(rng: np.random.Generator, draw: Draw) -> Scene:
-    return sample_scene(rng, split=draw.split, pair_share=draw.pair_share)
+    wanted = draw.orbit_share > 0 and rng.random() < draw.orbit_share
+    while True:
+        scene = sample_scene(rng, split=draw.split, pair_share=draw.pair_share)
+        if not wanted or scene.objects[0].motion == "orbit":
+            return scene
 
 
 def _draw_twins(count: int, rng: np.random.Generator, draw: Draw) -> list[Scene]:

@@ -234,6 +234,11 @@ def is_saved(folder: Path) -> bool:
     return all((folder / f"{name}.safetensors").is_file() for name in (WEIGHTS, AVERAGE, FIRST, SECOND))
 
 
+def has_average(folder: Path) -> bool:
+    """Tell whether averaged weights lie in `folder`, alone or with the rest of a part."""
+    return (folder / f"{AVERAGE}.safetensors").is_file()
+
+
 def read_meta(folder: Path) -> dict[str, Any]:
     """Return the counters of a saved part."""
     with safe_open(folder / f"{AVERAGE}.safetensors", framework="pt") as file:
