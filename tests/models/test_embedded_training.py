@@ -21,10 +21,10 @@ from workbench.models.embedded.training import codec_stage, text_stage, transfor
 from workbench.models.embedded.training.latents import LatentPool, latent_mask
 from workbench.models.embedded.training.loop import Budget, Recorder
 from workbench.models.embedded.training.measures import compare_clips
-from workbench.models.embedded.training.orthogonal import orthogonalised
 from workbench.models.embedded.training.pool import ClipPool, Draw, box_mask, build_pool, draw_scenes
 from workbench.models.embedded.training.state import Part, save_average
 from workbench.models.embedded.training.text_alignment import fit_projection
+from workbench.orthogonal import orthogonalised
 
 
 @dataclass

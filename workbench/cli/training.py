@@ -51,6 +51,7 @@ def measure(
         str | None, typer.Option("--loss", help="value, value-normalised, mse, mse-normalised or score.")
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="muon or adamw.")] = None,
     feature_map: Annotated[
         str | None, typer.Option("--feature-map", help="polynomial, hedgehog, elu, relu or exp.")
     ] = None,
@@ -92,6 +93,7 @@ def measure(
         queries=queries,
         loss=loss,
         lr=lr,
+        optimizer=optimizer,
         feature_map=None if feature_map is None else {"kind": feature_map},
         stabilizer=stabilizer,
         patience=patience,

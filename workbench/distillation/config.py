@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from workbench.distillation.cells import TrainingChoices
+from workbench.distillation.cells import OptimizerName, TrainingChoices
 from workbench.distillation.losses import LossName
 from workbench.distillation.prompts import PromptSplit, choose_prompts
 from workbench.distillation.trajectories import SamplingSettings
@@ -40,6 +40,7 @@ class MeasureConfig(StrictModel):
         steps: of the teacher's sampling runs.
         guidance: None takes the model's default; at most 1 means no guidance, so no unconditional branch.
         frames: of a clip, in pixels as height and width; None takes the model's default.
+        optimizer: as in `TrainingChoices`.
         patience: a cell stops early after so many updates without a lower smoothed loss; None takes them all.
         extend: a bank folder whose cells are taken over, unless they are measured again.
         cache_megabytes: bound on all cached trajectories of the workspace.
@@ -49,7 +50,7 @@ class MeasureConfig(StrictModel):
     model: str = "embedded"
     blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     rates: Annotated[tuple[str, ...], Field(min_length=1)] = ("R2", "R4", "R8", "R16", "linear")
-    updates: Annotated[int, Field(ge=1, le=1_000_000)] = 800
+    updates: Annotated[int, Field(ge=1, le=1_000_000)] = 400
     updates_per_state: Annotated[int, Field(ge=1, le=64)] = 1
     queries: Annotated[int, Field(ge=1, le=65_536)] = 128
     prompts: Prompts = ()
@@ -64,6 +65,7 @@ class MeasureConfig(StrictModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     loss: LossName = "value"
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-2
+    optimizer: OptimizerName = "muon"
     feature_map: FeatureMapSpec = PolynomialSpec()
     stabilizer: Stabilizer = "lse"
     patience: Annotated[int, Field(ge=10)] | None = None
@@ -165,7 +167,9 @@ def check(config: MeasureConfig, model: LoadedModel) -> MeasurePlan:
             seed=config.seed,
         ),
         sampling=chosen.sampling,
-        training=TrainingChoices(loss=config.loss, lr=config.lr, patience=config.patience),
+        training=TrainingChoices(
+            loss=config.loss, lr=config.lr, optimizer=config.optimizer, patience=config.patience
+        ),
         extended=chosen.extended,
         notes=chosen.notes,
     )

@@ -62,6 +62,7 @@ def _provenance(run: Distillation) -> dict[str, Any]:
         "queries": config.queries,
         "loss": config.loss,
         "lr": config.lr,
+        "optimizer": config.optimizer,
         "seconds_per_cell": round(run.whole_seconds / len(run.cells), 3),
         "device": run.model.device.type,
         "dtype": str(run.model.pipeline.transformer.dtype).removeprefix("torch."),

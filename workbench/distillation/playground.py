@@ -20,6 +20,7 @@ from torch import Tensor
 from kernels.hybrid_attention import hybrid_attention
 from kernels.hybrid_attention.sdpa import linear_tokens
 from workbench.capture import Capture
+from workbench.distillation.cells import MATRIX_RATE, Turned, matrices_of
 from workbench.distillation.implied import implied_rows
 from workbench.errors import InputError
 from workbench.operators import HybridSpec, LinearSpec, PolynomialSpec, build
@@ -182,7 +183,11 @@ def _train(
     seconds: float,
     on_update: Callable[[int, float], None] | None,
 ) -> tuple[float, ...]:
-    optimizer = torch.optim.AdamW(operator.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    matrices = matrices_of(operator)
+    turned = Turned(matrices)
+    chosen_ids = {id(matrix) for matrix in matrices}
+    rest = [parameter for parameter in operator.parameters() if id(parameter) not in chosen_ids]
+    optimizer = torch.optim.AdamW(rest, lr=LEARNING_RATE, weight_decay=0.0)
     losses: list[float] = []
     ends = math.inf
     for update in range(updates):
@@ -190,8 +195,8 @@ def _train(
             ends = time.monotonic() + seconds
         if time.monotonic() > ends and update >= LEAST_UPDATES:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * update / updates))
+        rate = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * update / updates))
+        optimizer.param_groups[0]["lr"] = rate
         chosen = query[torch.randint(len(query), (QUERIES,), generator=generator)]
         value = torch.randn(key.shape, generator=generator)
         target = softmax_rows(chosen, key) @ value
@@ -205,8 +210,9 @@ def _train(
             stabilizer=operator.stabilizer,
         )
         loss = (output[0, :, 0] - target).square().mean() / target.square().mean()
-        optimizer.zero_grad()
+        operator.zero_grad()
         loss.backward()
+        turned.step(MATRIX_RATE * rate)
         optimizer.step()
         losses.append(float(loss.detach()))
         if on_update is not None:

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from workbench.models.embedded.training.orthogonal import OrthogonalMomentum
+from workbench.orthogonal import OrthogonalMomentum
 
 WEIGHTS, AVERAGE, FIRST, SECOND = "weights", "average", "first_moment", "second_moment"
 RNG_KEY = "generator"

@@ -1,4 +1,4 @@
-"""Momentum whose matrices are made orthogonal before they are added (Muon), for the blocks' weights.
+"""Momentum whose matrices are made orthogonal before they are added (Muon), for a network's inner weights.
 
 Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; scaled to AdamW's
 usual step as in J. Liu et al., "Muon is scalable for LLM training", 2025, so that learning rates carry over.
