@@ -218,8 +218,8 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON document atomically: the old content or the new, never a mix.
+def write_json(path: Path, data: Mapping[str, Any], *, compact: bool = False) -> None:
+    """Write a JSON document atomically: the old content or the new, never a mix; for people, or compact.
 
     Raises:
         DiskFull, InputError: the disk is full, the place cannot be written, or a text is not valid Unicode;
@@ -227,7 +227,8 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         ValueError: the data holds NaN or infinity.
     """
     try:
-        content = (json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8")
+        form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
+        content = (json.dumps(data, allow_nan=False, ensure_ascii=False, **form) + "\n").encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
             f"{path.name!r} would hold a text that is not valid Unicode (position {error.start}); remove it."

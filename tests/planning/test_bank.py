@@ -127,12 +127,12 @@ def test_foreign_files_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('"schema_version": 1', '"schema_version": 2', "newer version"),
-        ('"block": 0', '"block": 77', "above the 3 blocks"),
-        ('"error": 0.02', '"error": -1.0', "greater than or equal to 0"),
-        ('"error": 0.02', '"error": NaN', "finite"),
+        ('"schema_version":1', '"schema_version":2', "newer version"),
+        ('"block":0', '"block":77', "above the 3 blocks"),
+        ('"error":0.02', '"error":-1.0', "greater than or equal to 0"),
+        ('"error":0.02', '"error":NaN', "finite"),
         ("block-00-R2.safetensors", "../../secret.safetensors", "names the file"),
-        ('"updates": 20', '"updates": 20, "extra": 1', "not a known field"),
+        ('"updates":20', '"updates":20,"extra":1', "not a known field"),
     ],
 )
 def test_damaged_manifests_are_refused(folder: Path, old: str, new: str, words: str) -> None:

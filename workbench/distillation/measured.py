@@ -46,7 +46,7 @@ def thinned(points: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...
     """Keep at most `LOSS_POINTS` points, each the mean of those it stands for."""
     size = -(-len(points) // LOSS_POINTS) or 1
     groups = [points[first : first + size] for first in range(0, len(points), size)]
-    return tuple((group[-1][0], mean([loss for _, loss in group])) for group in groups)
+    return tuple((group[-1][0], round(mean([loss for _, loss in group]), 6)) for group in groups)
 
 
 def _provenance(run: Distillation) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import argparse
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ from workbench.types import Reporter, SilentReporter
 from workbench.workspace import Workspace
 
 NAME = "embedded"
+SHIPPED_WITH: Mapping[str, Any] = {
+    "rates": ("R2", "R4", "R8", "R16", "linear", "T1o0"),
+    "updates": 1200,
+    "num_prompts": 32,
+}
+"""Longer and on more prompts than a user measures, and with the ReHyAt that is best here."""
 
 
 def halve(
@@ -93,12 +100,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="workbench.distillation.ship", description=__doc__)
     parser.add_argument("--workspace", type=Path, default=None, help="Where the work is kept.")
     parser.add_argument("--bank", type=Path, default=None, help="Halve this bank; default: measure one.")
-    parser.add_argument("--updates", type=int, default=None, help="Of every cell; default: as measuring.")
+    parser.add_argument("--updates", type=int, default=None, help="Of every cell; default: 1,200.")
     parser.add_argument("--out", type=Path, default=SHIPPED / NAME)
     options = parser.parse_args(arguments)
     workspace, reporter = Workspace.open(options.workspace), _Lines()
     changes = {} if options.updates is None else {"updates": options.updates}
-    config = MeasureConfig(model=NAME, name=NAME, **changes)
+    config = MeasureConfig(model=NAME, name=NAME, **{**SHIPPED_WITH, **changes})
     model = open_model(NAME)
     begun = time.monotonic()
     source = options.bank or measure(model, config, workspace, reporter=reporter)

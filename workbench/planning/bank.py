@@ -335,7 +335,7 @@ class BankWriter:
         return tuple(self.save_cell(cell, other.weights(cell.block, cell.spec)) for cell in taken)
 
     def _write_manifest(self) -> None:
-        write_json(self.folder / FILE, json.loads(self.manifest.model_dump_json()))
+        write_json(self.folder / FILE, json.loads(self.manifest.model_dump_json()), compact=True)
 
 
 def merge_banks(banks: Sequence[Bank], folder: Path) -> Bank:
