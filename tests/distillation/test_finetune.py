@@ -15,7 +15,7 @@ from tests.distillation.test_measure import Recording, run
 from workbench.distillation import FinetuneConfig, finetune
 from workbench.errors import Diverged, InputError, Paused
 from workbench.models import LoadedModel
-from workbench.operators import parse_rate
+from workbench.operators import Schedule, parse_rate
 from workbench.planning.plan import make_plan
 from workbench.surgery import linearize, open_model, restore, save_student
 from workbench.types import CheckpointState
@@ -95,6 +95,29 @@ def test_a_resumed_run_is_bit_equal(student: Path, workspace: Workspace, setting
         train(student, workspace, paused, **settings)
     resumed = train(student, workspace, Recording(state=paused.saved), **settings)
     assert bits(whole) == bits(resumed)
+
+
+@pytest.mark.parametrize("objective", ["teacher", "flow"])
+@pytest.mark.parametrize("dense_first", [0, 1])
+def test_states_in_one_pass_teach_what_they_teach_one_by_one(
+    micro_model: LoadedModel, workspace: Workspace, clips: Path, objective: str, dense_first: int
+) -> None:
+    settings: dict[str, object] = {"accumulate": 6, "objective": objective, "updates": 2}
+    if objective == "flow":
+        settings["clips"] = str(clips)
+    bank = run(micro_model, workspace, updates=20, rates=("linear",))
+    linear, schedule = parse_rate("linear"), Schedule(dense_first=dense_first)
+    plan = make_plan({0: linear, 2: linear}, micro_model.facts, schedule=schedule)
+    start = save_student(plan, bank, workspace)
+    alone, together = Recording(), Recording()
+    train(start, workspace, alone, **settings)
+    train(start, workspace, together, **settings, batch=4)
+    first = [row for row in alone.metrics if "loss" in row]
+    second = [row for row in together.metrics if "loss" in row]
+    assert len(first) == len(second) == 2
+    for ours, theirs in zip(second, first, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)
 
 
 def test_a_finetuned_student_is_finetuned_further(student: Path, workspace: Workspace) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from workbench.distillation.trajectories import TrajectoryCache
 from workbench.errors import Diverged
 from workbench.jobs.training import TrainingParts
 from workbench.models import LoadedModel, check_prompt
+from workbench.operators import Schedule
 from workbench.sampling import GenerateConfig, sample, save_clip
 from workbench.surgery import Student, install_student, operators_of, restore
 from workbench.surgery.lora import ADAPTER
@@ -135,6 +136,7 @@ class Finetuning:
         self.model = model
         self.config = config
         self.lesson = lesson
+        self.scheduled = student.plan.schedule != Schedule()
         self.losses: list[float] = []
         transformer: Any = model.transformer
         self.dtype: torch.dtype = transformer.dtype
@@ -203,9 +205,9 @@ class Finetuning:
         self.optimizer.zero_grad()
         weights = list(self.weights.values())
         sums = torch.zeros(1, device=self.model.device)
-        for item in self.lesson.share(update):
+        for items in self._together(self.lesson.share(update)):
             with self.arithmetic():
-                loss = self.lesson.loss(item) / config.accumulate
+                loss = self.lesson.loss(items) / config.accumulate
             loss.backward()
             sums += loss.detach()
         self.lesson.team.add_up([sums, *(_gradient(weight) for weight in weights)])
@@ -224,6 +226,18 @@ class Finetuning:
             for name, weight in self.weights.items():
                 self.average[name].lerp_(weight.detach(), 1 - decay)
         return {"loss": total, "lr": config.peak_lr * share, "gradient_norm": norm}
+
+    def _together(self, items: Sequence[Any]) -> list[Sequence[Any]]:
+        """Divide the states of an update into those that go through the model in one pass."""
+        size = self.config.batch
+        if size == 1:
+            return [[item] for item in items]
+        kinds: dict[Hashable, list[Any]] = {}
+        for item in items:
+            kinds.setdefault(self.lesson.kind(item, scheduled=self.scheduled), []).append(item)
+        return [
+            alike[first : first + size] for alike in kinds.values() for first in range(0, len(alike), size)
+        ]
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context in which the model computes: in bfloat16 where the user or the model says so."""

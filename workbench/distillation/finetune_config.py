@@ -36,6 +36,8 @@ class FinetuneConfig(StrictModel):
         num_clips: rendered where no folder is given; of a folder at most so many are used.
         rank: of the LoRA.
         updates: optimiser steps; each sees `accumulate` states, of all processes together.
+        batch: of these states, so many go through the model in one pass, where a GPU has room; the loss is
+            the same. Of a plan with dense first steps only states of one step do.
         lr: of the LoRA or the transformer; None takes 5e-4 and 5e-5. `maps_lr` of the feature maps.
         warmup: share of the updates over which the rate rises.
         ema: decay of the averaged weights, which are the ones that are kept; 0 keeps the last weights.
@@ -58,6 +60,7 @@ class FinetuneConfig(StrictModel):
     rank: Annotated[int, Field(ge=1, le=256)] = 8
     updates: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
+    batch: Annotated[int, Field(ge=1, le=1024)] = 1
     lr: Annotated[float, Field(gt=0, le=1)] | None = None
     maps_lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05

@@ -6,7 +6,7 @@ clips. Both divide the states of an update among the processes of a team.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -63,8 +63,11 @@ class Lesson(Protocol):
     def share(self, update: int) -> Sequence[Any]:
         """Return the states of an update that this process learns from."""
 
-    def loss(self, item: Any) -> Tensor:
-        """Return the loss at a state, with gradient."""
+    def kind(self, item: Any, *, scheduled: bool) -> Hashable:
+        """Return what states must share to go through the model together; with a schedule, their place."""
+
+    def loss(self, items: Sequence[Any]) -> Tensor:
+        """Return the sum of the losses at states of one kind, with gradient."""
 
 
 class TeacherLesson:
@@ -96,21 +99,33 @@ class TeacherLesson:
         reporter.stage("teacher velocities", len(mine))
         for done, state in enumerate(mine, start=1):
             with torch.no_grad():
-                self.targets[state] = self._velocity(state).float().cpu()
+                self.targets[state] = self._velocity([state]).float().cpu()
             reporter.step(done)
 
     def share(self, update: int) -> Sequence[State]:
         count = self.config.accumulate
         return self.team.share(self.order[update * count : (update + 1) * count])
 
-    def loss(self, item: State) -> Tensor:
-        found = self._velocity(item).float()
-        target = self.targets[item].to(found.device)
-        return (found - target).square().mean() / target.square().mean()
+    def kind(self, item: State, *, scheduled: bool) -> Hashable:
+        shape = self.trajectories[item.prompt].text[item.branch].shape
+        return (shape, item.step, item.branch) if scheduled else shape
 
-    def _velocity(self, state: State) -> Tensor:
-        trajectory = self.trajectories[state.prompt]
-        return velocity(self.model, trajectory, step=state.step, branch=state.branch)
+    def loss(self, items: Sequence[State]) -> Tensor:
+        found = self._velocity(items).float()
+        target = torch.cat([self.targets[item] for item in items]).to(found.device)
+        distance, size = (found - target).square().flatten(1).mean(1), target.square().flatten(1).mean(1)
+        return (distance / size).sum()
+
+    def _velocity(self, states: Sequence[State]) -> Tensor:
+        found = [self.trajectories[state.prompt] for state in states]
+        both = list(zip(found, states, strict=True))
+        return velocity_at(
+            self.model,
+            torch.stack([one.latents[state.step] for one, state in both]),
+            torch.stack([one.timesteps[state.step] for one, state in both]),
+            torch.stack([one.text[state.branch] for one, state in both]),
+            place=(states[0].branch, states[0].step, found[0].num_steps),
+        )
 
 
 class FlowLesson:
@@ -158,26 +173,37 @@ class FlowLesson:
         count = self.config.accumulate
         return self.team.share(self.order[update * count : (update + 1) * count])
 
-    def loss(self, item: NoisyClip) -> Tensor:
+    def kind(self, item: NoisyClip, *, scheduled: bool) -> Hashable:
         clip = self.clips[item.clip]
-        noise = torch.randn(clip.latents.shape, generator=torch.Generator().manual_seed(item.seed))
-        level = self.shift * item.level / (1 + (self.shift - 1) * item.level)
-        noisy = (1 - level) * clip.latents + level * noise
-        step = min(int((1 - item.level) * self.config.steps), self.config.steps - 1)
-        branch: Branch = "cond" if item.has_caption else "uncond"
+        shapes = clip.latents.shape, self.text[self._caption(item)].shape
+        return (shapes, self._place(item)) if scheduled else shapes
+
+    def loss(self, items: Sequence[NoisyClip]) -> Tensor:
+        clean = torch.cat([self.clips[item.clip].latents for item in items])
+        noise = torch.cat([_noise(item.seed, like=self.clips[item.clip].latents) for item in items])
+        share = torch.tensor([item.level for item in items])
+        level = self.shift * share / (1 + (self.shift - 1) * share)
+        wide = level.view(-1, 1, 1, 1, 1)
         found = velocity_at(
             self.model,
-            noisy,
-            torch.tensor(level * self.range),
-            self.text[clip.caption if item.has_caption else ""],
-            place=(branch, step, self.config.steps),
+            (1 - wide) * clean + wide * noise,
+            level * self.range,
+            torch.stack([self.text[self._caption(item)] for item in items]),
+            place=self._place(items[0]),
         ).float()
-        return (found - (noise - clip.latents).to(found.device)).square().mean()
+        return (found - (noise - clean).to(found.device)).square().flatten(1).mean(1).sum()
+
+    def _caption(self, item: NoisyClip) -> str:
+        return self.clips[item.clip].caption if item.has_caption else ""
+
+    def _place(self, item: NoisyClip) -> tuple[Branch, int, int]:
+        step = min(int((1 - item.level) * self.config.steps), self.config.steps - 1)
+        return "cond" if item.has_caption else "uncond", step, self.config.steps
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
         """Return the mean loss on held-out clips at fixed noise levels."""
-        return sum(float(self.loss(item)) for item in self.examined) / len(self.examined)
+        return sum(float(self.loss([item])) for item in self.examined) / len(self.examined)
 
 
 class Exam:
@@ -217,6 +243,10 @@ class Exam:
     def _velocity(self, state: State) -> Tensor:
         trajectory = self.trajectories[state.prompt]
         return velocity(self.model, trajectory, step=state.step, branch=state.branch).float().cpu()
+
+
+def _noise(seed: int, *, like: Tensor) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
 
 
 def shuffled(items: Sequence[Item], count: int, *, seed: int) -> list[Item]:

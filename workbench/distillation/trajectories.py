@@ -237,8 +237,8 @@ def velocity(model: LoadedModel, trajectory: Trajectory, *, step: int, branch: B
     return velocity_at(
         model,
         trajectory.latents[step : step + 1],
-        trajectory.timesteps[step],
-        trajectory.text[branch],
+        trajectory.timesteps[step : step + 1],
+        trajectory.text[branch].unsqueeze(0),
         place=(branch, step, trajectory.num_steps),
     )
 
@@ -246,16 +246,16 @@ def velocity(model: LoadedModel, trajectory: Trajectory, *, step: int, branch: B
 def velocity_at(
     model: LoadedModel, latents: Tensor, timestep: Tensor, text: Tensor, *, place: tuple[Branch, int, int]
 ) -> Tensor:
-    """Run the transformer once on any state.
+    """Run the transformer once on any states.
 
     Args:
-        latents: [1, C, T, H, W].
-        timestep: one number, as the scheduler has it.
-        text: hidden states of a prompt, [L, D].
+        latents: [B, C, T, H, W].
+        timestep: as the scheduler has it, [B].
+        text: hidden states of the prompts, [B, L, D].
         place: branch, step and number of steps, for operators whose schedule asks for them.
 
     Returns:
-        The velocity, [1, C, T, H, W].
+        The velocity, [B, C, T, H, W].
     """
     transformer: Any = model.transformer
     dtype, device = transformer.dtype, model.device
@@ -264,21 +264,21 @@ def velocity_at(
         result: Tensor = transformer(
             hidden_states=latents.to(device, dtype),
             timestep=_timestep(model, timestep, latents),
-            encoder_hidden_states=text.unsqueeze(0).to(device, dtype),
+            encoder_hidden_states=text.to(device, dtype),
             return_dict=False,
         )[0]
     return result
 
 
 def _timestep(model: LoadedModel, timestep: Tensor, latents: Tensor) -> Tensor:
-    """Return what the pipeline passes on: one number, or one a token where the model takes that."""
+    """Return what the pipeline passes on: one number a state, or one a token where the model takes that."""
     timestep = timestep.to(model.device).float()
     if not model.pipeline.config.expand_timesteps:
-        return timestep.expand(1)
+        return timestep
     frames, height, width = latents.shape[2:]
     patch_frames, patch_height, patch_width = model.facts.patch_size
     tokens = (frames // patch_frames) * (height // patch_height) * (width // patch_width)
-    return timestep.expand(1, tokens)
+    return timestep.unsqueeze(1).expand(-1, tokens)
 
 
 def noise_seed(seed: int, prompt: str) -> int:
