@@ -11,7 +11,7 @@ import torch
 from workbench import capture as capturing
 from workbench.capture import CaptureConfig
 from workbench.errors import InputError
-from workbench.models import LoadedModel
+from workbench.models import LoadedModel, model_facts
 from workbench.operators import observe
 from workbench.sampling import GenerateConfig, sample
 from workbench.types import SilentReporter
@@ -127,3 +127,11 @@ def test_a_damaged_capture_is_refused(micro_model: LoadedModel, workspace: Works
     statistics.write_bytes(statistics.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"statistics\.safetensors"):
         capturing.load(found.folder)
+
+
+def test_the_maps_of_a_large_model_fit_by_default() -> None:
+    facts = model_facts("wan2.1-t2v-14b")
+    plan = capturing.check(CaptureConfig(prompt="a cat"), facts)
+    assert plan.kept_step is None and plan.notes and plan.map_size == 32
+    with pytest.raises(InputError, match="max_megabytes"):
+        capturing.check(CaptureConfig(prompt="a cat", max_megabytes=20), facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from workbench.models import ModelFacts
 from workbench.sampling import GenerateConfig
 from workbench.types import TokenGrid
 
+USUAL_MEGABYTES = 20
 DEFAULT_NUM_STEPS = 8
 """So many steps, evenly spread, are captured where none are named."""
 
@@ -26,7 +28,7 @@ class CaptureConfig(GenerateConfig):
         map_size: side of the pooled map of a head.
         any_query: keep queries and keys of the middle captured step in half precision, so that the row of any
             token can be had later; left out, with a note, where they do not fit into `max_megabytes`.
-        max_megabytes: bound on the statistics file.
+        max_megabytes: bound on the statistics file; None takes 20, or what the maps of a large model need.
     """
 
     at_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
@@ -34,7 +36,7 @@ class CaptureConfig(GenerateConfig):
     row_queries: tuple[Annotated[int, Field(ge=0)], ...] = ()
     map_size: Annotated[int, Field(ge=1, le=256)] = 32
     any_query: bool = True
-    max_megabytes: Annotated[int, Field(ge=1, le=4096)] = 20
+    max_megabytes: Annotated[int, Field(ge=1, le=4096)] | None = None
     name: Annotated[str, Field(max_length=200)] = ""
 
 
@@ -94,12 +96,13 @@ def check(config: CaptureConfig, facts: ModelFacts) -> CapturePlan:
     branches = ("cond", "uncond") if guidance > 1 else ("cond",)
     heads = len(steps) * len(branches) * facts.num_blocks * facts.num_heads
     maps_bytes, row_bytes = heads * map_size * map_size * 2, heads * tokens * 2
-    room = config.max_megabytes * 1_000_000 - maps_bytes
+    bound = config.max_megabytes or max(USUAL_MEGABYTES, math.ceil(1.25 * maps_bytes / 1e6))
+    room = bound * 1_000_000 - maps_bytes
     if room < row_bytes * len(rows):
         raise InputError(
             f"Maps and {len(rows)} rows of {len(steps)} steps need "
             f"{(maps_bytes + row_bytes * len(rows)) / 1e6:,.0f} MB and the capture may hold "
-            f"{config.max_megabytes} MB; choose fewer rows or steps, or raise max_megabytes."
+            f"{bound} MB; choose fewer rows or steps, or raise max_megabytes."
         )
     kept_bytes = 2 * 2 * facts.num_blocks * tokens * facts.dim
     keeps = config.any_query and kept_bytes <= room - row_bytes * len(rows)

@@ -166,7 +166,7 @@ class Capture:
         if self.manifest.kept_step is None:
             raise InputError(
                 f"Capture {self.folder.name} kept no queries and keys; "
-                "capture again with a larger max_megabytes."
+                "capture again with a larger --max-megabytes."
             )
         return self.tensors["kept_query"][block].float(), self.tensors["kept_key"][block].float()
 

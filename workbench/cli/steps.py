@@ -62,11 +62,18 @@ def capture(
     steps: StepsOption = None,
     at_steps: Annotated[
         str | None,
-        typer.Option("--at-steps", help="Which steps to record, for example 0,4,9 (default: all)."),
+        typer.Option("--at-steps", help="Which steps to record, for example 0,4,9 (default: up to eight)."),
     ] = None,
     query_stride: Annotated[int, typer.Option("--query-stride", help="Use every so many-th query.")] = 1,
     rows: Annotated[
         str | None, typer.Option("--rows", help="Query tokens whose exact rows are kept, for example 0,640.")
+    ] = None,
+    guidance: GuidanceOption = None,
+    frames: FramesOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    max_megabytes: Annotated[
+        int | None, typer.Option("--max-megabytes", help="Bound on the file (default: 20, or the maps').")
     ] = None,
     *,
     detach: DetachOption = False,
@@ -82,6 +89,11 @@ def capture(
         at_steps=numbers(at_steps, what="--at-steps"),
         query_stride=query_stride,
         row_queries=numbers(rows, what="--rows"),
+        guidance=guidance,
+        frames=frames,
+        height=height,
+        width=width,
+        max_megabytes=max_megabytes,
     )
     queue_step("capture", settings, title=prompt, workspace=workspace, as_json=as_json, detach=detach)
 
