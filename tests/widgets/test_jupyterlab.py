@@ -67,6 +67,8 @@ def test_widgets_draw_in_jupyterlab(lab: str, browser: Browser, name: str, part:
     page = context.new_page()
     page.goto(f"{lab}/lab/tree/{name}.ipynb")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    # Run before the kernel is there, JupyterLab would ask which one to take.
+    page.get_by_text("| Idle").first.wait_for(timeout=60_000)
     page.get_by_text("Run", exact=True).first.click()
     page.get_by_text("Run All Cells", exact=True).first.click()
     widget = page.locator(f".workbench-widget {part}").first
