@@ -12,7 +12,8 @@ set -euo pipefail
 workspace=${1:?"usage: sbatch recipes/slurm-finetune.sh WORKSPACE STUDENT"}
 student=${2:?"usage: sbatch recipes/slurm-finetune.sh WORKSPACE STUDENT"}
 processes=$((SLURM_JOB_NUM_NODES * ${SLURM_GPUS_ON_NODE:-8}))
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${hosts%%$'\n'*}
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 
 # SLURM_NODEID is known inside each task only, hence the single quotes.
