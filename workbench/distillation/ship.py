@@ -32,11 +32,11 @@ from workbench.workspace import Workspace
 
 NAME = "embedded"
 SHIPPED_WITH: Mapping[str, Any] = {
-    "rates": ("R2", "R4", "R8", "R16", "linear", "T1o0"),
+    "rates": ("R2", "R4", "R8", "R16", "linear"),
     "updates": 1200,
     "num_prompts": 32,
 }
-"""Longer and on more prompts than a user measures, and with the ReHyAt that is best here."""
+"""Longer and on more prompts than a user measures."""
 
 
 def halve(
