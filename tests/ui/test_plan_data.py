@@ -30,17 +30,18 @@ def context(workspace: Workspace, micro_model_folder: Path) -> Context:
 
 
 def test_only_measured_cells_are_in_the_table(bank: Bank, micro_facts: ModelFacts) -> None:
-    table = plans.cell_table(bank, micro_facts)
+    columns = operators(micro_facts, bank)
+    table = plans.cell_table(bank, micro_facts, columns)
     assert [row[2] is None for row in table["cells"]] == [False, False, True]
     assert table["cells"][0][2]["error"] == bank.cells[0, "R4"].error
     assert all(row[3] is None for row in table["cells"]), "R8 was not measured"
     assert table["columns"][-1] == "T2o1", "ReHyAt has chunks shorter than the clip of 3 latent frames"
-    wanted = 3 * (len(operators(micro_facts)) - 1)
-    assert len(plans.missing_cells(bank, micro_facts)) == wanted - len(bank.cells)
+    wanted = 3 * (len(columns) - 1)
+    assert len(plans.missing_cells(bank, micro_facts, columns)) == wanted - len(bank.cells)
 
 
 def test_the_page_counts_as_the_cost_model_does(bank: Bank, micro_facts: ModelFacts) -> None:
-    counted = plans.costs(micro_facts)
+    counted = plans.costs(micro_facts, operators(micro_facts))
     plan = parse_short("2xR4", micro_facts)
     attention = 2 * counted["attention"]["R4"] + counted["core"]
     assert attention / (3 * counted["core"]) == pytest.approx(cost(plan, micro_facts).attention_ratio)

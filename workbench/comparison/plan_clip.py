@@ -114,23 +114,24 @@ def check(config: RenderConfig) -> tuple[Plan, Bank | None]:
     facts = open_facts(config.model)[0]
     facts.check_size(config.size(facts))
     check_words(facts, config.prompt)
-    plan = plan_of(config, facts)
+    bank = load_bank(Path(config.bank), facts) if config.bank else None
+    plan = plan_of(config, facts, bank)
     if not plan.converted:
         return plan, None
-    if not config.bank:
+    if bank is None:
         raise InputError("A plan needs measured cells; measure them first.")
-    bank = load_bank(Path(config.bank), facts)
     bank.check_complete(plan)
     return plan, bank
 
 
-def plan_of(config: RenderConfig, facts: ModelFacts) -> Plan:
-    """Return the plan that a configuration writes out."""
+def plan_of(config: RenderConfig, facts: ModelFacts, bank: Bank | None) -> Plan:
+    """Return the plan that a configuration writes out; labels of a bank's cells mean their operators."""
     if config.operators and len(config.operators) != facts.num_blocks:
         raise InputError(
             f"A plan names one operator for each of the {facts.num_blocks} blocks of {facts.name}."
         )
-    chosen = {block: parse_rate(word) for block, word in enumerate(config.operators)}
+    known = {cell.label: cell.spec for cell in bank.cells.values()} if bank else {}
+    chosen = {block: known.get(word) or parse_rate(word) for block, word in enumerate(config.operators)}
     return make_plan(chosen, facts, schedule=Schedule(dense_first=config.dense_first))
 
 

@@ -32,11 +32,11 @@ from workbench.workspace import Workspace
 
 NAME = "embedded"
 SHIPPED_WITH: Mapping[str, Any] = {
-    "rates": ("R2", "R4", "R8", "R16", "linear"),
+    "rates": ("R2", "R4", "R8", "R16", "linear", "T1o0"),
     "updates": 1200,
     "num_prompts": 32,
 }
-"""Longer and on more prompts than a user measures."""
+"""Longer and on more prompts than a user measures, and with the ReHyAt that is best here."""
 
 
 def halve(

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import InputError
 from workbench.ui.context import Context
+from workbench.ui.presenters import operators
+from workbench.ui.presenters.plans import MAX_SAVED
 from workbench.ui.presenters.study import StudyParts
 from workbench.ui.session import FOLDERS, Part, Study, maker, newest
 
 if TYPE_CHECKING:
     from workbench.capture import Capture
     from workbench.comparison import Comparison
+    from workbench.operators import OperatorSpec
     from workbench.planning import Bank, Plan, Timings
     from workbench.surgery import Student
 
@@ -76,12 +79,14 @@ def find_student(context: Context, name: str) -> Student | None:
     return student
 
 
-def saved_plans(context: Context) -> list[tuple[str, Plan]]:
-    """Return the plans of this model that the workspace holds, newest first, by file name."""
+def saved_plans(context: Context, *, most: int | None = None) -> list[tuple[str, Plan]]:
+    """Return the plans of this model that the workspace holds, newest first, by file name; `most` of them."""
     from workbench.planning import load_file
 
-    plans = []
+    plans: list[tuple[str, Plan]] = []
     for path in sorted(context.workspace.folder("plans").glob("*.json"), reverse=True):
+        if len(plans) == most:
+            break
         try:
             plans.append((path.name, load_file(path, context.facts)))
         except InputError:
@@ -89,16 +94,25 @@ def saved_plans(context: Context) -> list[tuple[str, Plan]]:
     return plans
 
 
+def columns_of(context: Context, bank: Bank | None, student: Student | None) -> dict[str, OperatorSpec]:
+    """Return the painter's columns, label to spec: of the model, a bank, a student and the saved plans."""
+    beside = [plan for _, plan in saved_plans(context, most=MAX_SAVED)]
+    return operators(context.facts, bank, [student.plan, *beside] if student else beside)
+
+
 def study_parts(context: Context, study: Study) -> StudyParts:
     """Return the parts of a study, read; None where there is none."""
     here = context.at(study)
+    bank = read_bank(here, study)
+    student = find_student(here, study.student) if study.student else None
     return StudyParts(
         study=study,
         facts=here.facts,
         capture=find_capture(here, study),
-        bank=read_bank(here, study),
-        student=find_student(here, study.student) if study.student else None,
+        bank=bank,
+        student=student,
         comparison=find_comparison(here, study),
+        columns=tuple(columns_of(here, bank, student)),
         outdated=frozenset(
             part for part in FOLDERS if not getattr(study, part) and _of_other_weights(here, part)
         ),

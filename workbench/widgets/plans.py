@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.planning import Bank, Plan, make_plan
+from workbench.ui.presenters import operators
 from workbench.ui.presenters.plans import cell_table
 from workbench.widgets.part import PartWidget
 
@@ -17,15 +18,14 @@ class PlanPainter(PartWidget):
 
         self._bank = bank
         labels = ["softmax"] * bank.facts.num_blocks if start is None else [label(s) for s in start.operators]
-        given: dict[str, Any] = {"value": labels, "table": cell_table(bank, bank.facts)}
+        self._columns = operators(bank.facts, bank, [] if start is None else [start])
+        given: dict[str, Any] = {"value": labels, "table": cell_table(bank, bank.facts, self._columns)}
         super().__init__("painter", props={"painter": given})
 
     @property
     def plan(self) -> Plan:
         """The painted plan, over the measured cells of the bank."""
-        from workbench.operators import parse_rate
-
-        specs = [parse_rate(label) for label in self.value("painter")]
+        specs = [self._columns[label] for label in self.value("painter")]
         return make_plan(dict(enumerate(specs)), self._bank.facts)
 
 

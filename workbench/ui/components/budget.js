@@ -1,7 +1,7 @@
 /* Budget with the exact optimum live, the readouts of the painted plan, and cost against error with the plan on it.
    mount(element, host) with host {data(), plan(), dense(), ask, paint(plan, {done})}; returns {refresh()}. */
 import { UNITS, score } from './cost.js';
-import { chart, duration, empty, fraction, onSegment, operatorName, segmented, text, ticks } from './draw.js';
+import { chart, duration, empty, fraction, onSegment, segmented, text, ticks } from './draw.js';
 
 export const mount = (element, host) => {
   let unit = 'FLOPs';
@@ -49,14 +49,19 @@ export const mount = (element, host) => {
   };
   const note = sentence => {
     find('.budget-note span').textContent = sentence || hint();
-    find('[data-verb=time]').hidden = Boolean(sentence || host.data().timings);
+    find('[data-verb=time]').hidden = Boolean(sentence || (host.data().timings && !untimed().length));
   };
   find('[data-verb=time]').addEventListener('click', () => host.ask('time_operators').then(() => host.say('Timing is queued; budgets in milliseconds follow.'), () => {}));
+  /* Operators of the page that the timings of this device do not know. */
+  const untimed = () => {
+    const { measure, timings } = host.data();
+    return timings ? (measure?.rates ?? []).filter(op => timings.attention[op] == null) : [];
+  };
   const hint = () => {
     const { clip, timings } = host.data();
     if (unit === 'FLOPs') return 'Operations are counted, not measured.';
-    if (unit === 'ms') return `Operators measured on ${timings.device}${timings.estimate ? ', scaled from another shape' : ''}.`;
-    const how = timings ? 'measured operators' : 'counted operations';
+    if (unit === 'ms') return `Operators measured on ${timings.device}${timings.estimate ? ', scaled from another shape' : ''}${untimed().length ? `; not ${untimed().join(', ')}` : ''}.`;
+    const how = timings && scored().ms != null ? 'measured operators' : 'counted operations';
     return clip ? `Whole clip, estimated from a measured one (${duration(clip.seconds)} on ${clip.device}) and ${how}.` : `Transformer alone, by ${how}; compare once and it is the whole clip.`;
   };
   slider.addEventListener('input', () => {
@@ -83,7 +88,7 @@ export const mount = (element, host) => {
     const data = host.data();
     const place = plan => {
       const s = score(plan, host.dense(), data);
-      return s.error == null ? null : { plan, x: rules().of(s), y: s.error };
+      return s.error == null || rules().of(s) == null ? null : { plan, x: rules().of(s), y: s.error };
     };
     const columns = data.table.columns.slice(1);
     const uniform = columns.map(op => ({ op, at: place(data.table.start.map(() => op)) })).filter(u => u.at);
@@ -118,7 +123,7 @@ export const mount = (element, host) => {
           const places = [0, -14, 14, -28, 28].flatMap(by => sides.map(side => ({ side, middle: x + 40 * side, b: y + by })));
           const { side, middle, b } = places.find(free) ?? places[0];
           taken.push([middle, b]);
-          return `<g class="pick" data-op="${text(u.op)}" data-pick="uniform ${i}"><rect x="${x - 4}" y="${y - 4}" width="8" height="8" rx="1" fill="var(--op)" stroke="var(--op-edge)"/><text x="${x + 8 * side}" y="${b + 4}" text-anchor="${side < 0 ? 'end' : 'start'}">all ${operatorName(u.op)}</text></g>`;
+          return `<g class="pick" data-op="${text(u.op)}" data-pick="uniform ${i}"><rect x="${x - 4}" y="${y - 4}" width="8" height="8" rx="1" fill="var(--op)" stroke="var(--op-edge)"/><text x="${x + 8 * side}" y="${b + 4}" text-anchor="${side < 0 ? 'end' : 'start'}">all ${text(u.op)}</text></g>`;
         }).join('');
         const wall = budget == null ? '' : `<line x1="${sx(budget)}" x2="${sx(budget)}" y1="${pad.top}" y2="${height - pad.bottom}" stroke="var(--accent)" stroke-dasharray="2 3"/>`;
         const me = shown.mine ? `<circle cx="${sx(shown.mine.x)}" cy="${sy(shown.mine.y)}" r="5" fill="var(--accent)" stroke="var(--surface)"/><text class="strong" x="${sx(shown.mine.x) + (sx(shown.mine.x) > width - 90 ? -9 : 9)}" y="${sy(shown.mine.y) - 8}" text-anchor="${sx(shown.mine.x) > width - 90 ? 'end' : 'start'}">this plan</text>` : '';
@@ -144,8 +149,9 @@ export const mount = (element, host) => {
       readouts(s);
       const [low, high, step] = rules().range(s, data);
       Object.assign(slider, { min: low, max: high, step, disabled: !data.front.length });
-      if (document.activeElement !== slider || budget == null) slider.value = rules().of(s);
-      slider.nextElementSibling.textContent = rules().format(budget ?? rules().of(s));
+      const at = budget ?? rules().of(s);
+      if (at != null && (document.activeElement !== slider || budget == null)) slider.value = rules().of(s) ?? at;
+      slider.nextElementSibling.textContent = at == null ? '–' : rules().format(at);
       if (!asking) note('');
       const none = !data.front.length;
       find('.front-chart').hidden = none;

@@ -1,7 +1,7 @@
 /* What changed since a plan that was kept, the dense first steps, and what can be made of the painted plan.
-   mount(element, host) with host {data(), plan(), dense(), setDense(n), ask, say, load(plan, dense)}; returns {refresh()}. */
+   mount(element, host) with host {data(), plan(), dense(), setDense(n), ask, say, load(plan, dense), learn(prices)}; returns {refresh()}. */
 import { score } from './cost.js';
-import { fraction, operatorName, text } from './draw.js';
+import { fraction, operatorMeaning, text } from './draw.js';
 
 export const mount = (element, host) => {
   let base = '';
@@ -18,7 +18,7 @@ export const mount = (element, host) => {
     ];
   };
   const chosen = () => bases().find(one => one.key === base) ?? bases()[0];
-  const tag = op => `<span class="op-tag" data-op="${text(op)}">${operatorName(op)}</span>`;
+  const tag = op => `<span class="op-tag" data-op="${text(op)}" data-tip="${text(operatorMeaning(op))}">${text(op)}</span>`;
   const refresh = () => {
     if (!host.data().table?.cells?.length) return;
     const all = bases();
@@ -31,9 +31,10 @@ export const mount = (element, host) => {
     const changed = plan.map((op, block) => [block, from.plan[block], op]).filter(([, old, op]) => old !== op);
     const [before, after] = [score(from.plan, from.dense, host.data()), score(plan, host.dense(), host.data())];
     const number = value => (value == null ? '–' : fraction(value));
+    const percent = value => (Number.isFinite(value) ? Math.round(100 * value) : '–');
     const dense = from.dense === host.dense() ? '' : `<span class="change">dense first steps ${from.dense} → ${host.dense()}</span>`;
     find('.changes').innerHTML = `<div class="change-list">${changed.map(([block, old, op]) => `<span class="change">block ${block} ${tag(old)} → ${tag(op)}</span>`).join('') || (dense ? '' : '<span class="muted">none</span>')}${dense}</div>
-      <p class="muted change-sum">error ${number(before.error)} → ${number(after.error)}, attention ${Math.round(100 * before.attention)} → ${Math.round(100 * after.attention)} %</p>`;
+      <p class="muted change-sum">error ${number(before.error)} → ${number(after.error)}, attention ${percent(before.attention)} → ${percent(after.attention)} %</p>`;
   };
   find('.base').addEventListener('change', event => {
     base = event.target.value;
@@ -51,6 +52,7 @@ export const mount = (element, host) => {
       const answer = await host.ask('save_plan', host.wish()).catch(() => null);
       if (!answer) return;
       host.data().saved = answer.saved;
+      host.learn(answer.attention);
       base = answer.file;
       host.say(`Saved as ${answer.file}.`);
       refresh();

@@ -14,8 +14,9 @@ export const score = (plan, dense, data) => {
   const cells = plan.map((op, block) => (op === 'softmax' ? { error: 0, low: 0, high: 0 } : table.cells[block]?.[table.columns.indexOf(op)]));
   const missing = plan.map((op, block) => ({ block, op })).filter(({ block }) => !cells[block]);
   const mean = key => (missing.length ? null : cells.reduce((total, cell) => total + (cell[key] ?? cell.error), 0) / blocks);
+  const timed = timings && plan.every(op => timings.attention[op] != null);
   const full = timings ? blocks * (timings.attention.softmax + timings.rest) : null;
-  const ms = timings ? mixed(sum(timings.attention), blocks * timings.attention.softmax) + blocks * timings.rest : null;
+  const ms = timed ? mixed(sum(timings.attention), blocks * timings.attention.softmax) + blocks * timings.rest : null;
   const pace = ms == null ? dit : ms / full;
   const clipSeconds = clip ? clip.decode + (clip.seconds - clip.decode) * pace : null;
   return {

@@ -2,8 +2,15 @@
    Plain ES module: no gradio, no network, usable in a notebook or from a file. */
 
 export const OPERATORS = ['softmax', 'R2', 'R4', 'R8', 'R16', 'linear'];
-/** What an operator is called on the page: T3o1 is ReHyAt with chunks of 3 frames. */
-export const operatorName = op => (/^T\d/.test(op) ? 'ReHyAt' : op);
+/** What an operator is called in a sentence; where room is short, its label alone stands. */
+export const operatorName = op => (/^T\d/.test(op) ? `ReHyAt ${op}` : op);
+/** What a label means, "" where it says so itself. */
+export const operatorMeaning = op => {
+  const [, chunk, overlap] = op.match(/^T(\d+)o(\d+)/) ?? [];
+  const frames = count => `${count} ${+count === 1 ? 'frame' : 'frames'}`;
+  return chunk ? `ReHyAt: softmax within chunks of ${frames(chunk)}${+overlap ? ` and the ${frames(overlap)} before` : ''}, linear beyond` : '';
+};
+export const isOperator = name => /^(softmax|linear|[RT]\d)/.test(name);
 
 /** Escape text for HTML: everything that a user typed passes through here. */
 export const text = value =>
@@ -134,7 +141,7 @@ export const chart = (node, spec) => {
       <line class="axis" x1="${pad.left}" x2="${width - pad.right}" y1="${s.height - pad.bottom}" y2="${s.height - pad.bottom}"/>${columns}
       <text x="0" y="10">${text(s.yLabel)}</text><text x="${width - pad.right}" y="${s.height - 2}" text-anchor="end">${text(s.xLabel)}</text>
       ${s.draw({ sx, sy, line, opLine, width, height: s.height, pad })}</svg>`;
-    paint.scale = { sx, width, pad, x: s.x };
+    paint.scale = { width, pad, x: s.x }; // numbers only: a closure would keep all that was drawn
   };
   let seen = 0;
   new ResizeObserver(() => {
@@ -144,6 +151,11 @@ export const chart = (node, spec) => {
     }
   }).observe(node);
   return paint;
+};
+/** Where an x value stands on a painted chart. */
+export const chartPlace = (paint, value) => {
+  const { width, pad, x } = paint.scale;
+  return pad.left + ((value - x[0]) / (x[1] - x[0] || 1)) * (width - pad.left - pad.right);
 };
 /** The x value under a pointer on a painted chart. */
 export const chartX = (paint, event, node) => {

@@ -1,10 +1,9 @@
 /* A live loss chart that only ever receives new points: feed([{step, cells: {series: value}}]) takes them.
    A step that comes again (a repeated answer, a resumed job) replaces itself: nothing is drawn twice or backwards.
    Series named block-03-R4 are grouped and coloured by their operator; the mean of what is shown stands out. */
-import { OPERATORS, chart, fraction, operatorName, text, ticks } from './draw.js';
+import { OPERATORS, chart, fraction, isOperator, operatorName, text, ticks } from './draw.js';
 
 const group = name => name.match(/^block-\d+-(.+)$/)?.[1] ?? name;
-const isOperator = name => OPERATORS.includes(name) || /^T\d/.test(name);
 const smoothed = (points, weight) => {
   let mean = points[0]?.[1] ?? 0;
   return points.map(([x, y]) => [x, (mean = weight * mean + (1 - weight) * y)]);
@@ -14,20 +13,31 @@ const thinned = points => {
   const step = Math.ceil(points.length / DRAWN);
   return step < 2 ? points : points.filter((_, i) => i % step === 0 || i === points.length - 1);
 };
+/* Two flat lists of numbers, by rising step: a long run holds a few hundred thousand points. */
+const put = ({ steps, values }, step, value) => {
+  if (!steps.length || step > steps.at(-1)) {
+    steps.push(step);
+    values.push(value);
+    return;
+  }
+  const at = steps.findIndex(known => known >= step);
+  const again = steps[at] === step ? 1 : 0;
+  steps.splice(at, again, step);
+  values.splice(at, again, value);
+};
 const LOG_TICKS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10].flatMap(p => [p, 2 * p, 5 * p]);
 const CLIPPED = 0.98; // share of the points that a clipped chart shows whole
 
 /** Draw into `element`; returns {feed, clear, count, total(steps)}. */
 export const lossChart = (element, { height = 180 } = {}) => {
   const series = new Map();
-  const sorted = new Map();
   const view = { smooth: 0.6, log: true, clip: false, off: new Set() };
   let total = 0;
   element.innerHTML = `<div class="loss-head"><h3>Loss</h3><div class="line-of series"></div><div class="end"><label class="slider-row smooth">smooth<input class="slider" type="range" min="0" max="0.98" step="0.02" value="0.6"><output>.60</output></label><label class="toggle"><input type="checkbox" data-view="log" checked>log</label><label class="toggle" data-tip="Leave the highest 2 % of the points out of the scale"><input type="checkbox" data-view="clip">clip</label></div></div><div class="loss-chart"></div>`;
   const box = element.querySelector('.loss-chart');
   const points = name => {
-    if (!sorted.has(name)) sorted.set(name, [...series.get(name)].sort((a, b) => a[0] - b[0]));
-    return sorted.get(name);
+    const { steps, values } = series.get(name);
+    return steps.map((step, i) => [step, values[i]]);
   };
   const shown = () => [...series.keys()].filter(name => !view.off.has(group(name))).map(name => [name, points(name)]);
   const means = () => {
@@ -64,7 +74,7 @@ export const lossChart = (element, { height = 180 } = {}) => {
         let floor = -99;
         const names = lines.sort((a, b) => sy(a[1].at(-1)[1]) - sy(b[1].at(-1)[1])).map(([key, values]) => {
           floor = Math.max(sy(values.at(-1)[1]) + 4, floor + 13);
-          return `<text x="${sx(values.at(-1)[0]) + 8}" y="${floor}">${text(operatorName(key))} ${fraction(values.at(-1)[1])}</text>`;
+          return `<text x="${sx(values.at(-1)[0]) + 8}" y="${floor}">${text(key)} ${fraction(values.at(-1)[1])}</text>`;
         }).join('');
         return faint + strong + now + names;
       },
@@ -96,21 +106,19 @@ export const lossChart = (element, { height = 180 } = {}) => {
       for (const { step, cells } of rows)
         for (const [name, value] of Object.entries(cells ?? {})) {
           if (!Number.isFinite(value)) continue;
-          if (!series.has(name)) series.set(name, new Map());
-          series.get(name).set(step, value);
-          sorted.delete(name);
+          if (!series.has(name)) series.set(name, { steps: [], values: [] });
+          put(series.get(name), step, value);
         }
       if (series.size !== before) chips();
       if (rows.length) paint();
     },
     clear: () => {
       series.clear();
-      sorted.clear();
       total = 0;
       chips();
       paint();
     },
-    count: () => [...series.values()].reduce((sum, values) => sum + values.size, 0),
+    count: () => [...series.values()].reduce((sum, { values }) => sum + values.length, 0),
     total: steps => (total = steps),
   };
 };

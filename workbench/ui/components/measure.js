@@ -1,7 +1,7 @@
 /* The form that measures cells: which blocks, which operators, how long; its price before it is pressed.
    mount(element, host) with host {data(), ask, say}; returns {refresh(), only(block, op)}. */
 import { on } from './bus.js';
-import { duration, isLive, operatorName, swatch, text } from './draw.js';
+import { duration, isLive, operatorMeaning, operatorName, swatch, text } from './draw.js';
 
 const KEPT = 'workbench-measure';
 
@@ -44,9 +44,9 @@ export const mount = (element, host) => {
       rates = new Set(wanted.length ? wanted : measure.rates);
       find('.blocks').value = blocks.length && blocks.length < table.cells.length ? blocks.join(',') : 'all';
     }
-    const all = table.cells.length * measure.rates.length;
+    const all = table.cells.length * (table.columns.length - 1);
     find('.measure-state').innerHTML = measure.missing ? `<b>${all - measure.missing} of ${all}</b> cells measured` : `<b>All ${all}</b> cells measured`;
-    find('.chips-slot').innerHTML = measure.rates.map(op => `<button type="button" class="chip" data-rate="${text(op)}" aria-pressed="${rates.has(op)}">${swatch(op)}${operatorName(op)}</button>`).join('');
+    find('.chips-slot').innerHTML = measure.rates.map(op => `<button type="button" class="chip" data-rate="${text(op)}" aria-pressed="${rates.has(op)}" data-tip="${text(operatorMeaning(op))}">${swatch(op)}${text(op)}</button>`).join('');
     const first = measure.missing === all;
     find('#measure-button').classList.toggle('primary', first);
     tellPrice();
@@ -89,6 +89,12 @@ export const mount = (element, host) => {
   /* One cell that somebody wanted to paint. */
   const only = async (block, op) => {
     const box = find('.wanted');
+    if (!rates) refresh();
+    if (!host.data().measure.rates.includes(op)) {
+      box.hidden = false;
+      box.innerHTML = `<div class="notice warn"><span>Block ${block} at ${text(op)} is not measured, and its feature map is not the usual one: measure it with the command line or a notebook.</span></div>`;
+      return null;
+    }
     const show = seconds => {
       box.hidden = false;
       box.innerHTML = `<div class="notice warn"><span>Block ${block} at ${operatorName(op)} is not measured. ${seconds == null ? '' : `Measuring takes about ${duration(seconds)}; `}until then it cannot be painted.</span><span class="end"><button type="button" class="button small" data-verb="only" data-block="${block}" data-op="${text(op)}">Measure it${seconds == null ? '' : `, ${duration(seconds)}`}</button></span></div>`;

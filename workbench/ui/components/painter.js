@@ -5,7 +5,7 @@
    Emits paint when the plan changed, wanted when a cell was asked for that is not measured (host.wanted).
    mount returns {plan, load(plan), show(plan), undo(), redo()}: load is one step of undo, show is none. */
 import { on } from './bus.js';
-import { duration, empty, fraction, icon, operatorName, planStrip, swatch, text } from './draw.js';
+import { duration, empty, fraction, icon, operatorMeaning, planStrip, swatch, text } from './draw.js';
 
 /** The short name of a plan, as the command line takes it: 5xR4, 3xR2+2xlinear. */
 export const shortName = plan => {
@@ -36,10 +36,10 @@ export const mount = (element, host) => {
     return `Block ${block} at ${op}\nerror ${fraction(cell.error)}` + (cell.low == null ? '' : ` (${fraction(cell.low)} to ${fraction(cell.high)})`) + (cell.off == null ? '' : `\nlinear branch off ${fraction(cell.off)}`) +
       (cell.first == null ? '' : `\nbefore distilling ${fraction(cell.first)}`);
   };
-  const top = () => Math.max(1e-6, ...table().cells.flat().filter(Boolean).map(c => c.error), ...table().cells.flatMap(row => row.filter((c, i) => c && columns()[i] !== 'linear').map(c => c.off ?? 0)));
+  const top = () => Math.max(1e-6, ...table().cells.flat().filter(Boolean).map(c => c.error), ...table().cells.flatMap(row => row.filter((c, i) => c && !columns()[i].startsWith('linear')).map(c => c.off ?? 0)));
   const cellHtml = (block, op, scale) => {
     const cell = op === 'softmax' ? { error: 0 } : cellOf(block, op);
-    const off = cell?.off == null || op === 'linear' ? '' : `<i class="off" style="--off:${(Math.min(1, cell.off / scale)).toFixed(3)}"></i>`;
+    const off = cell?.off == null || op.startsWith('linear') ? '' : `<i class="off" style="--off:${(Math.min(1, cell.off / scale)).toFixed(3)}"></i>`;
     const loss = live.get(`${block}.${op}`);
     const label = op === 'softmax' ? '0' : cell ? fraction(cell.error) : loss == null ? '–' : fraction(loss);
     return `<td role="gridcell" class="cell${cell ? '' : loss == null ? ' unmeasured' : ' unmeasured distilling'}" data-block="${block}" data-op="${op}" tabindex="-1" ${cell ? '' : 'aria-disabled="true"'}
@@ -51,10 +51,12 @@ export const mount = (element, host) => {
       return;
     }
     const scale = top();
+    const scrolled = element.querySelector('.painter-scroll')?.scrollLeft ?? 0;
     element.innerHTML = `<header class="panel-head"><h2>Painter</h2><span class="hint">drag to paint, Shift for a range, arrows and Enter</span><div class="end legend"><span><i class="error-key"></i>error</span><span><i class="off-key"></i>branch off</span><span><i class="missing-key"></i>not measured</span><span><i class="live-key">.03</i>live loss</span></div></header><div class="panel-body"><div class="painter-bar"><span class="mono plan-name"></span><span class="strip-slot"></span><span class="end"><button type="button" class="button icon-only small" data-verb="undo" aria-label="Undo">${icon('undo')}</button><button type="button" class="button icon-only small" data-verb="redo" aria-label="Redo">${icon('redo')}</button></span></div>
-      <table class="painter" role="grid" aria-label="Operator of each block" style="--rows:${plan.length}"><thead><tr><th>block</th>${columns()
-        .map(op => `<th><button type="button" data-column="${op}" aria-label="All measured blocks ${op}" data-tip="${text(op === operatorName(op) ? `All measured blocks ${op}` : `ReHyAt ${op}: softmax within chunks of frames, linear beyond`)}">${swatch(op)}${operatorName(op)}</button></th>`).join('')}</tr></thead>
-      <tbody>${plan.map((_, block) => `<tr><th scope="row">${block}</th>${columns().map(op => cellHtml(block, op, scale)).join('')}</tr>`).join('')}</tbody></table></div>`;
+      <div class="painter-scroll"><table class="painter" role="grid" aria-label="Operator of each block" style="--rows:${plan.length};--columns:${columns().length}"><thead><tr><th>block</th>${columns()
+        .map(op => `<th><button type="button" data-column="${op}" aria-label="All measured blocks ${op}" data-tip="${text(operatorMeaning(op) || `All measured blocks ${op}`)}">${swatch(op)}<span class="clipped">${op}</span></button></th>`).join('')}</tr></thead>
+      <tbody>${plan.map((_, block) => `<tr><th scope="row">${block}</th>${columns().map(op => cellHtml(block, op, scale)).join('')}</tr>`).join('')}</tbody></table></div></div>`;
+    element.querySelector('.painter-scroll').scrollLeft = scrolled;
     repaint();
   };
   const repaint = () => {
@@ -141,7 +143,12 @@ export const mount = (element, host) => {
     repaint();
   };
   addEventListener('pointerup', release);
-  addEventListener('pointercancel', release);
+  addEventListener('pointercancel', () => {
+    if (!drag) return;
+    plan = drag.before; // a sideways swipe scrolls; it paints nothing
+    drag = null;
+    repaint();
+  });
   element.addEventListener('click', event => {
     const column = event.target.closest('[data-column]')?.dataset.column;
     const verb = event.target.closest('[data-verb]')?.dataset.verb;

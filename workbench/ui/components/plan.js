@@ -56,6 +56,7 @@ export const mount = (element, host) => {
       before = null;
       shared.load(plan, steps);
     },
+    learn: attention => learn(attention),
     setDense: steps => {
       dense = steps;
       changed();
@@ -92,6 +93,28 @@ export const mount = (element, host) => {
     }
   };
 
+  /* Operators that an opened plan brought along: each has a column from then on, empty until it is measured. */
+  let met = {};
+  let metWith = '';
+  const adopt = () => {
+    const { table, costs, measure, model } = data();
+    if (metWith !== model) [met, metWith] = [{}, model];
+    const more = Object.keys(met).filter(op => !table.columns.includes(op));
+    if (!more.length) return false;
+    const further = [...table.columns.slice(table.usual), ...more].sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
+    const columns = [...table.columns.slice(0, table.usual), ...further];
+    table.cells = table.cells.map(row => columns.map(op => row[table.columns.indexOf(op)] ?? null));
+    table.columns = columns;
+    costs.attention = { ...costs.attention, ...met };
+    measure.rates = columns.filter(op => op !== 'softmax' && (measure.rates.includes(op) || more.includes(op)));
+    measure.missing += more.length * table.cells.length;
+    return true;
+  };
+  const learn = attention => {
+    Object.assign(met, attention);
+    if (adopt()) refresh();
+  };
+
   const presets = () => {
     const { table, front } = data();
     const blocks = table.start;
@@ -115,10 +138,9 @@ export const mount = (element, host) => {
   const read = async words => {
     const answer = await ask('read', { text: words }).catch(() => null);
     if (!answer) return false;
-    const foreign = answer.plan.find(op => !data().table.columns.includes(op));
-    if (foreign) say(`The plan uses ${foreign}, which has no column here; ${data().table.columns.slice(1).map(operatorName).join(', ')} have.`, 'error');
-    else shared.load(answer.plan, answer.dense);
-    return !foreign;
+    learn(answer.attention);
+    shared.load(answer.plan, answer.dense);
+    return true;
   };
   find('.plan-text').addEventListener('keydown', async event => {
     if (event.key !== 'Enter') return;
@@ -173,11 +195,23 @@ export const mount = (element, host) => {
     if (answer.rows?.length && answer.jobs.some(job => job.id === answer.job && job.kind === 'measure')) find('.losses-slot').hidden = false;
   });
 
+  /* A link may hold a plan with operators that have no column yet: it is read before the painter is drawn. */
+  let opening = false;
+  const open = async () => {
+    const words = (new URLSearchParams(location.search).get('paint') ?? '').split('.');
+    const strange = words.length === data().table.start.length && words.some(op => !data().table.columns.includes(op));
+    opening = true;
+    if (strange) await ask('read', { text: words.map((op, block) => `${block}:${op}`).join(',') }, { quiet: true }).then(answer => learn(answer.attention), () => {});
+    painter = mountPainter(find('.painter-part'), painterHost);
+    opening = false;
+    refresh();
+  };
   const refresh = () => {
-    if (!data().table) return;
-    if (!painter) painter = mountPainter(find('.painter-part'), painterHost);
+    if (!data().table || opening) return;
+    adopt();
+    if (!painter) return void open();
     else watchers.forEach(act => act());
-    find('#make-student').classList.toggle('primary', data().measure.missing < data().table.cells.length * data().measure.rates.length);
+    find('#make-student').classList.toggle('primary', data().measure.missing < data().table.cells.length * (data().table.columns.length - 1));
     measure.refresh();
     budget.refresh();
     changes.refresh();

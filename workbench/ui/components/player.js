@@ -5,7 +5,7 @@
    The first clip of a row is its reference. */
 import { curveOf, scoreAt } from './curve.js';
 import { figure, operatorOf } from './clip.js';
-import { chartX, empty, icon, onSegment, segmented, text } from './draw.js';
+import { chartPlace, chartX, empty, icon, onSegment, segmented, text } from './draw.js';
 
 const MODES = [['grid', 'grid'], ['wipe', 'wipe'], ['difference', 'difference'], ['flip', 'flip']];
 const SPEEDS = [['0.25', '¼×'], ['0.5', '½×'], ['1', '1×'], ['2', '2×']];
@@ -178,7 +178,7 @@ const run = (element, value) => {
     });
     const now = find('.curve .now');
     if (now && curve.scale) {
-      const x = curve.scale.sx(view.frame);
+      const x = chartPlace(curve, view.frame);
       now.setAttribute('x1', x);
       now.setAttribute('x2', x);
     }

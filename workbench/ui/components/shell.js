@@ -192,8 +192,8 @@ export const mount = (element, host) => {
   const tip = find('.tip');
   document.addEventListener('pointerover', event => {
     const node = event.target.closest?.('[data-tip]');
-    tip.hidden = !node;
-    if (!node) return;
+    tip.hidden = !node?.dataset.tip;
+    if (tip.hidden) return;
     tip.textContent = node.dataset.tip;
     const box = node.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(box.left, innerWidth - 290))}px`;

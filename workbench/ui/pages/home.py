@@ -16,7 +16,7 @@ from workbench.errors import InputError
 from workbench.ui.components import HOME
 from workbench.ui.context import Context, Refresh, answering, asked_of, whole_number
 from workbench.ui.presenters import home
-from workbench.ui.readers import study_parts
+from workbench.ui.readers import read_bank, study_parts
 from workbench.ui.session import Study
 
 EXAMPLE_FILES = {
@@ -38,14 +38,14 @@ def build(context: Context, study: gr.State) -> None:
     @answering
     def pay(question: dict[str, Any]) -> dict[str, Any]:
         """Answer whether a speed-up can be reached."""
-        here, _ = asked_of(context, question)
+        here, chosen = asked_of(context, question)
         target = question.get("target")
         if isinstance(target, bool) or not isinstance(target, int | float):
             raise InputError("The target speed-up is a number above 1, for example 1.5.")
         scale = whole_number(question.get("scale", 1), what="Clip length")
         if scale not in home.SCALES:
             raise InputError(f"Clip length must be one of {', '.join(map(str, home.SCALES))}, got {scale}.")
-        return home.payoff(here.facts, float(target), scale)
+        return home.payoff(here.facts, float(target), scale, read_bank(here, chosen))
 
     @answering
     def doctor(_: dict[str, Any]) -> dict[str, Any]:

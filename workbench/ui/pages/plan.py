@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from workbench.errors import InputError
 from workbench.ui.components import PLAN
 from workbench.ui.context import Context, Refresh, answering, asked_of, refusing, whole_number
-from workbench.ui.presenters import operators, plans, previews
-from workbench.ui.readers import find_comparison, find_student, read_bank, read_timings, saved_plans
+from workbench.ui.presenters import measurable, plans, previews
+from workbench.ui.readers import (
+    columns_of,
+    find_comparison,
+    find_student,
+    read_bank,
+    read_timings,
+    saved_plans,
+)
 from workbench.ui.session import Study
+
+if TYPE_CHECKING:
+    from workbench.operators import OperatorSpec
 
 Question = dict[str, Any]
 Answer = dict[str, Any]
@@ -33,20 +43,21 @@ def page_value(context: Context, chosen: Study) -> Answer:
     bank, timings = read_bank(here, chosen), read_timings(here)
     facts = here.facts
     student = find_student(here, chosen.student) if chosen.student else None
+    columns = columns_of(here, bank, student)
     return {
         "model": facts.name,
         "ids": chosen.model_dump(),
-        "table": plans.cell_table(bank, facts),
-        "costs": plans.costs(facts),
+        "table": plans.cell_table(bank, facts, columns),
+        "costs": plans.costs(facts, columns),
         "timings": plans.timing_data(timings),
         "clip": plans.clip_seconds(find_comparison(here, chosen), facts),
         "front": plans.front_points(bank),
-        "saved": plans.saved_data(saved_plans(here), facts),
+        "saved": plans.saved_data(saved_plans(here, most=plans.MAX_SAVED)),
         "student": plans.plan_data(student.plan) if student else None,
         "measure": {
             "updates": plans.UPDATES,
-            "rates": list(operators(facts)[1:]),
-            "missing": len(plans.missing_cells(bank, facts)),
+            "rates": measurable(columns),
+            "missing": len(plans.missing_cells(bank, facts, columns)),
         },
         "preview": previews.first(facts),
     }
@@ -71,8 +82,8 @@ def measure_calls(context: Context) -> list[Callable[..., Answer]]:
     @answering
     def time_operators(question: Question) -> Answer:
         """Queue the timing of every operator on this device."""
-        here, _ = asked_of(context, question)
-        settings = {"model": here.model, "rates": list(operators(here.facts)[1:])}
+        here, chosen = asked_of(context, question)
+        settings = {"model": here.model, "rates": measurable(_columns(here, chosen))}
         return {"job": here.submit("times", settings, title=f"operators of {here.facts.name}").id}
 
     return [measure, measure_price, time_operators]
@@ -114,26 +125,30 @@ def plan_calls(context: Context) -> list[Callable[..., Answer]]:
     @answering
     def read(question: Question) -> Answer:
         """Answer a plan that was typed or dropped on the page."""
-        here, _ = asked_of(context, question)
-        return plans.plan_data(plans.read_text(question.get("text"), here))
+        here, chosen = asked_of(context, question)
+        plan = plans.read_text(question.get("text"), here)
+        plans.check_writable(plan, _columns(here, chosen))
+        return {**plans.plan_data(plan), "attention": plans.prices([plan], here.facts)}
 
     @answering
     def export(question: Question) -> Answer:
         """Answer the painted plan as the JSON that every other part of the workbench reads."""
         from workbench.planning import to_json
 
-        here, _ = asked_of(context, question)
-        plan = plans.make_painted(here, question)
+        here, chosen = asked_of(context, question)
+        plan = plans.make_painted(here, question, _columns(here, chosen))
         shown = _name(question) or plan.short_name
         return {"file": f"{plan.short_name}.json", "json": {**to_json(plan), "name": shown[:200]}}
 
     @answering
     def save_plan(question: Question) -> Answer:
         """Save the painted plan as a file of the workspace."""
-        here, _ = asked_of(context, question)
-        plan = plans.make_painted(here, question)
+        here, chosen = asked_of(context, question)
+        plan = plans.make_painted(here, question, _columns(here, chosen))
         path = plans.save_plan(here.workspace, plan, _name(question))
-        return {"file": path.name, "saved": plans.saved_data(saved_plans(here), here.facts)}
+        saved = saved_plans(here, most=plans.MAX_SAVED)
+        counted = plans.prices([one for _, one in saved], here.facts)
+        return {"file": path.name, "saved": plans.saved_data(saved), "attention": counted}
 
     @answering
     def make_student(question: Question) -> Answer:
@@ -150,8 +165,8 @@ def queue_surgery(here: Context, chosen: Study, question: Question) -> Any:
     Raises:
         InputError: nothing is converted, or cells are not measured.
     """
-    painted = plans.make_painted(here, question)
     bank = read_bank(here, chosen)
+    painted = plans.make_painted(here, question, _columns(here, chosen))
     if bank is None:
         raise InputError("There is no bank of this model yet; measure cells first.")
     if not painted.converted:
@@ -172,6 +187,11 @@ def preview_calls(context: Context) -> list[Callable[..., Answer]]:
         return previews.answer(here, question, bank=read_bank(here, chosen))
 
     return [preview]
+
+
+def _columns(here: Context, chosen: Study) -> dict[str, OperatorSpec]:
+    student = find_student(here, chosen.student) if chosen.student else None
+    return columns_of(here, read_bank(here, chosen), student)
 
 
 def _name(question: Question) -> str:
@@ -197,8 +217,8 @@ def _add_api(context: Context) -> None:
         """Return what a plan costs; `plan` names one operator a block."""
         from workbench.planning import cost as count
 
-        here, _ = newest()
-        painted = plans.make_painted(here, {"plan": plan, "dense": dense})
+        here, chosen = newest()
+        painted = plans.make_painted(here, {"plan": plan, "dense": dense}, _columns(here, chosen))
         return count(painted, here.facts, here.facts.default_size).model_dump(mode="json")
 
     @refusing

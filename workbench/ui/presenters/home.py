@@ -98,18 +98,19 @@ def flops_data(facts: ModelFacts, scale: int) -> dict[str, Any] | None:
     }
 
 
-def payoff(facts: ModelFacts, target: float, scale: int) -> dict[str, Any]:
+def payoff(facts: ModelFacts, target: float, scale: int, bank: Bank | None = None) -> dict[str, Any]:
     """Return whether a speed-up of the transformer can be reached at `scale` times the usual clip length.
+
+    The usual operators are tried, and those of a bank.
 
     Raises:
         InputError: a target or a length that cannot be.
     """
-    from workbench.operators import parse_rate
     from workbench.planning import will_it_pay
 
     usual = facts.default_size
     size = usual._replace(frames=(usual.frames - 1) * scale + 1)
-    specs = [parse_rate(label) for label in operators(facts)[1:]]
+    specs = list(operators(facts, bank).values())[1:]
     found = will_it_pay(facts, size, target_speedup=target, specs=specs)
     data: dict[str, Any] = found.model_dump(mode="json")
     return data
@@ -117,7 +118,7 @@ def payoff(facts: ModelFacts, target: float, scale: int) -> dict[str, Any]:
 
 def reachable(bank: Bank | None, facts: ModelFacts) -> list[dict[str, float]]:
     """Return speed-up of the transformer and lowest mean error of some plans over measured cells."""
-    counted = plans.costs(facts)
+    counted = plans.costs(facts, operators(facts, bank))
     blocks = facts.num_blocks
     dense = blocks * (counted["core"] + counted["rest"])
     return [

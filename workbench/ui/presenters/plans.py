@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import InputError
 from workbench.ui.context import Context, whole_number
-from workbench.ui.presenters import operators
+from workbench.ui.presenters import measurable, operators
 from workbench.workspace import Workspace, new_id
 
 if TYPE_CHECKING:
     from workbench.comparison import Comparison
     from workbench.models import ModelFacts
+    from workbench.operators import OperatorSpec
     from workbench.planning import Allocation, Bank, Plan, Timings
 
 UPDATES = 200
@@ -24,11 +26,18 @@ SHOWN_POINTS = 120
 """Points of the Pareto front that a page draws; the exact optimum is looked up among all of them."""
 MAX_SAVED = 30
 TERA = 1e12
+NO_COLUMNS: Mapping[str, OperatorSpec] = MappingProxyType({})
 
 
-def cell_table(bank: Bank | None, facts: ModelFacts) -> dict[str, Any]:
-    """Return the painter's table: the errors of every block and operator, None where unmeasured."""
-    columns = operators(facts)
+def cell_table(bank: Bank | None, facts: ModelFacts, columns: Iterable[str]) -> dict[str, Any]:
+    """Return the painter's table: the errors of every block and operator, None where unmeasured.
+
+    Args:
+        bank: the measured cells.
+        facts: of the model.
+        columns: labels of the operators, softmax first.
+    """
+    columns = list(columns)
     cells: list[list[dict[str, Any] | None]] = []
     for block in range(facts.num_blocks):
         row: list[dict[str, Any] | None] = [None]
@@ -48,12 +57,11 @@ def cell_table(bank: Bank | None, facts: ModelFacts) -> dict[str, Any]:
         cells.append(row)
     each = None if bank is None else bank.measuring_seconds(1)
     start = ["softmax"] * facts.num_blocks
-    return {"columns": list(columns), "cells": cells, "start": start, "each": each}
+    return {"columns": columns, "usual": len(operators(facts)), "cells": cells, "start": start, "each": each}
 
 
-def costs(facts: ModelFacts) -> dict[str, Any]:
+def costs(facts: ModelFacts, columns: Mapping[str, OperatorSpec]) -> dict[str, Any]:
     """Return the operations of one block: attention by operator, dense core, and all the rest, in TFLOP."""
-    from workbench.operators import parse_rate
     from workbench.planning import block_flops
     from workbench.planning.cost import attention_flops
 
@@ -61,9 +69,7 @@ def costs(facts: ModelFacts) -> dict[str, Any]:
     grid = facts.token_grid(size)
     dense = block_flops(facts, grid)
     return {
-        "attention": {
-            label: attention_flops(parse_rate(label), facts, grid) / TERA for label in operators(facts)
-        },
+        "attention": {label: attention_flops(spec, facts, grid) / TERA for label, spec in columns.items()},
         "core": dense.core / TERA,
         "rest": dense.rest / TERA,
         "steps": facts.default_steps,
@@ -151,8 +157,15 @@ def best_within(bank: Bank | None, budget: float, timings: Timings | None = None
     return points[place - 1]
 
 
-def make_painted(context: Context, question: Mapping[str, Any]) -> Plan:
+def make_painted(
+    context: Context, question: Mapping[str, Any], columns: Mapping[str, OperatorSpec] = NO_COLUMNS
+) -> Plan:
     """Return a painted choice as a plan: `plan` one operator a block, `dense` first steps kept softmax.
+
+    Args:
+        context: of the model.
+        question: as a script sends it.
+        columns: operators of the page by label; others are read as a user writes them.
 
     Raises:
         InputError: not one operator for every block, or no such number of steps.
@@ -168,7 +181,8 @@ def make_painted(context: Context, question: Mapping[str, Any]) -> Plan:
     dense = whole_number(question.get("dense", 0), what="Dense first steps")
     if not 0 <= dense <= 1000:
         raise InputError(f"Dense first steps must be between 0 and 1000, got {dense}.")
-    chosen = {block: parse_rate(word) for block, word in enumerate(choice)}
+    words = [str(word) for word in choice]
+    chosen = {block: columns.get(word) or parse_rate(word) for block, word in enumerate(words)}
     return make_plan(chosen, facts, schedule=Schedule(dense_first=dense))
 
 
@@ -185,11 +199,15 @@ def plan_data(plan: Plan, *, file: str = "") -> dict[str, Any]:
     }
 
 
-def saved_data(plans: Sequence[tuple[str, Plan]], facts: ModelFacts) -> list[dict[str, Any]]:
-    """Return the newest saved plans that the painter has columns for."""
-    known = set(operators(facts))
-    data = [plan_data(plan, file=file) for file, plan in plans[:MAX_SAVED]]
-    return [one for one in data if set(one["plan"]) <= known]
+def saved_data(plans: Sequence[tuple[str, Plan]]) -> list[dict[str, Any]]:
+    """Return the newest saved plans."""
+    return [plan_data(plan, file=file) for file, plan in plans[:MAX_SAVED]]
+
+
+def prices(plans: Iterable[Plan], facts: ModelFacts) -> dict[str, float]:
+    """Return what the operators of plans cost, in TFLOP a block: the page may lack columns for them."""
+    found: dict[str, float] = costs(facts, operators(facts, shown=plans))["attention"]
+    return found
 
 
 def read_text(text: Any, context: Context) -> Plan:
@@ -209,6 +227,23 @@ def read_text(text: Any, context: Context) -> Plan:
     return parse_short(text, context.facts) if is_short(text) else parse_assign(text, context.facts)
 
 
+def check_writable(plan: Plan, columns: Iterable[str]) -> None:
+    """Refuse a plan whose operators neither a column nor a short label names.
+
+    Raises:
+        InputError: which operator it is.
+    """
+    from workbench.operators import label
+
+    names = {label(spec) for spec in plan.operators} - {"softmax", *columns}
+    foreign = sorted(names - set(measurable(names)))
+    if foreign:
+        raise InputError(
+            f"The plan uses {foreign[0]}, a feature map of its own that no cell here has; "
+            "measure it with the command line or a notebook first."
+        )
+
+
 def save_plan(workspace: Workspace, plan: Plan, name: str) -> Path:
     """Save a plan under a generated file name; its display name is free text.
 
@@ -223,14 +258,14 @@ def save_plan(workspace: Workspace, plan: Plan, name: str) -> Path:
     return path
 
 
-def missing_cells(bank: Bank | None, facts: ModelFacts) -> list[tuple[int, str]]:
+def missing_cells(bank: Bank | None, facts: ModelFacts, columns: Iterable[str]) -> list[tuple[int, str]]:
     """Return every cell of the painter that is not measured."""
     measured = bank.cells if bank else {}
     return [
         (block, label)
-        for label in operators(facts)[1:]
+        for label in columns
         for block in range(facts.num_blocks)
-        if (block, label) not in measured
+        if label != "softmax" and (block, label) not in measured
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import InputError
 from workbench.ui.context import Context, whole_number
 from workbench.ui.media import media_url
-from workbench.ui.presenters import plans
+from workbench.ui.presenters import operators, plans
 
 if TYPE_CHECKING:
     from workbench.comparison.plan_clip import RenderConfig
@@ -79,7 +79,7 @@ def _config(here: Context, question: Mapping[str, Any], bank: Bank | None) -> Re
     from workbench.comparison.plan_clip import RenderConfig, check
     from workbench.operators import label
 
-    plan = plans.make_painted(here, question)
+    plan = plans.make_painted(here, question, operators(here.facts, bank))
     prompt = question.get("prompt")
     if not isinstance(prompt, str):
         raise InputError("The prompt is text.")

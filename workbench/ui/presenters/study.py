@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.jobs import Job, Queue
-from workbench.ui.presenters import fraction, operators
+from workbench.ui.presenters import OPERATORS, fraction
 from workbench.ui.session import Part, Study
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class StudyParts:
     """A study with its artefacts read, None where there is none.
 
     Attributes:
+        columns: labels of the operators that the painter shows for it, softmax first.
         outdated: parts of which there is only one of other weights of the model.
     """
 
@@ -108,6 +109,7 @@ class StudyParts:
     bank: Bank | None
     student: Student | None
     comparison: Comparison | None
+    columns: tuple[str, ...] = OPERATORS
     outdated: frozenset[Part] = frozenset()
 
 
@@ -125,7 +127,7 @@ def study_bar(parts: StudyParts) -> dict[str, Any]:
     """Return the study bar: six parts, each done, stale or missing, and the one next action."""
     facts, bank, student, comparison = parts.facts, parts.bank, parts.student, parts.comparison
     stale = dict.fromkeys(parts.outdated, "of other weights")
-    wanted = facts.num_blocks * (len(operators(facts)) - 1)
+    wanted = facts.num_blocks * (len(parts.columns) - 1)
     tuned = student is not None and bool(student.manifest.provenance.get("finetuned_from"))
     steps = [
         _step("model", "home", f"{facts.name} · {facts.num_blocks} × {facts.num_heads}"),
