@@ -13,6 +13,7 @@ import torch
 
 from tests.distillation.test_measure import Recording, run
 from workbench.distillation import FinetuneConfig, finetune
+from workbench.distillation.trajectories import SamplingSettings, TrajectoryCache
 from workbench.errors import Diverged, InputError, Paused
 from workbench.models import LoadedModel
 from workbench.operators import Schedule, parse_rate
@@ -86,7 +87,13 @@ def test_diffusers_reads_the_lora_file(student: Path, workspace: Workspace, micr
 
 
 @pytest.mark.parametrize(
-    "settings", [{"method": "lora"}, {"method": "maps", "accumulate": 2}, {"method": "full", "lr": 1e-3}]
+    "settings",
+    [
+        {"method": "lora"},
+        {"method": "maps", "accumulate": 2},
+        {"method": "full", "lr": 1e-3},
+        {"method": "full", "lr": 1e-3, "optimizer": "muon"},
+    ],
 )
 def test_a_resumed_run_is_bit_equal(student: Path, workspace: Workspace, settings: dict[str, object]) -> None:
     whole = train(student, workspace, **settings)
@@ -118,6 +125,27 @@ def test_states_in_one_pass_teach_what_they_teach_one_by_one(
     for ours, theirs in zip(second, first, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
         assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)
+
+
+def test_trajectories_sampled_together_are_those_sampled_alone(
+    micro_model: LoadedModel, workspace: Workspace, tmp_path: Path
+) -> None:
+    settings = SamplingSettings(steps=2, guidance=3.0, size=micro_model.facts.default_size)
+    prompts = [f"a ball number {index}" for index in range(5)]
+    found = []
+    for batch, room in ((1, workspace), (3, Workspace.open(tmp_path / "other"))):
+        cache = TrajectoryCache(micro_model, room, settings=settings, max_bytes=10**9, batch=batch)
+        cache.prepare(prompts[3:4], seed=0, reporter=Recording())
+        found.append(cache.prepare(prompts, seed=0, reporter=Recording()))
+    for alone, together in zip(*found, strict=True):
+        assert alone.prompt == together.prompt and torch.equal(alone.timesteps, together.timesteps)
+        assert torch.allclose(alone.latents, together.latents, atol=1e-4)
+        assert all(torch.equal(text, together.text[branch]) for branch, text in alone.text.items())
+
+
+def test_muon_is_for_the_whole_transformer(student: Path, workspace: Workspace) -> None:
+    with pytest.raises(InputError, match="Optimizer muon moves the whole transformer's matrices and method"):
+        train(student, workspace, method="lora", optimizer="muon")
 
 
 def test_a_finetuned_student_is_finetuned_further(student: Path, workspace: Workspace) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from workbench.models import load_model
 from workbench.models.embedded import build_untrained, default_folder, nearest_words, unknown_words, world
 from workbench.models.embedded.architecture import build_codec
 from workbench.models.embedded.tokenizer import TEXT_LENGTH, build_tokenizer
 from workbench.models.embedded.whole_clip import WholeClip
+from workbench.models.text import remember
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +139,14 @@ def test_shipped_model_obeys_a_colour_at_any_called_length() -> None:
     assert share(red, 0) > 0.02 > share(red, 2)
     assert share(blue, 2) > share(red, 2) + 0.02
     assert np.abs(long - red).mean() < 0.02
+
+
+def test_all_prompts_of_one_request_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.models.text.REMEMBERED", 2)
+    model = load_model("embedded", device="cpu")
+    words = [f"a big {colour} ball" for colour in ("red", "blue", "green", "yellow")]
+    remember(model, words[:3])
+    remember(model, words)
+    assert set(words) <= set(model.texts)
+    remember(model, words[:1])
+    assert words[0] in model.texts and len(model.texts) <= 3

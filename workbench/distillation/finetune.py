@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from workbench.distillation.clips import ClipSource
 from workbench.distillation.finetune_config import FinetuneConfig, check_finetune
 from workbench.distillation.finetuned import Findings, save_finetuned
-from workbench.distillation.lessons import Exam, FlowLesson, Lesson, TeacherLesson
+from workbench.distillation.lessons import Exam, FlowLesson, Lesson, TeacherLesson, together
 from workbench.distillation.prompts import PromptSplit, choose_prompts
 from workbench.distillation.room import require_room
 from workbench.distillation.team import Team
@@ -29,6 +29,7 @@ from workbench.errors import Diverged
 from workbench.jobs.training import TrainingParts
 from workbench.models import LoadedModel, check_prompt
 from workbench.operators import Schedule
+from workbench.orthogonal import OrthogonalMomentum
 from workbench.sampling import GenerateConfig, sample, save_clip
 from workbench.surgery import Student, install_student, operators_of, restore
 from workbench.surgery.lora import ADAPTER
@@ -107,7 +108,8 @@ def gather(
         num_held_out=config.num_held_out,
         seed=config.seed,
     )
-    cache = TrajectoryCache(model, workspace, settings=sampling, max_bytes=config.cache_megabytes * 1_000_000)
+    room = config.cache_megabytes * 1_000_000
+    cache = TrajectoryCache(model, workspace, settings=sampling, max_bytes=room, batch=config.batch)
     with team.first_goes_ahead():
         if config.objective == "teacher":
             wanted = (*prompts.training, *prompts.held_out)
@@ -165,14 +167,21 @@ class Finetuning:
             parameter.data = parameter.data.float()
             parameter.requires_grad_()
         self.average = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        turned = matrices_of(self.whole) if config.optimizer == "muon" else {}
+        rest = {name: weight for name, weight in trained.items() if name not in turned}
         groups = [
             {"params": list(group.values()), "lr": peak, "peak": peak}
-            for group, peak in ((self.maps, config.maps_lr), (trained, config.peak_lr))
+            for group, peak in ((self.maps, config.maps_lr), (rest, config.peak_lr))
             if group
         ]
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "adamw": torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
+        }
+        if turned:
+            self.optimizers["muon"] = OrthogonalMomentum(turned.values(), weight_decay=0.0)
+            self.optimizers["muon"].param_groups[0]["peak"] = config.peak_lr
         self.parts = TrainingParts(
-            optimizers={"adamw": self.optimizer},
+            optimizers=self.optimizers,
             tensors={
                 **{f"weight.{name}": weight for name, weight in self.weights.items()},
                 **{f"average.{name}": weight for name, weight in self.average.items()},
@@ -202,10 +211,12 @@ class Finetuning:
             Diverged: the loss or a gradient is not finite; the weights are those before.
         """
         config = self.config
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
         weights = list(self.weights.values())
         sums = torch.zeros(1, device=self.model.device)
-        for items in self._together(self.lesson.share(update)):
+        kind = functools.partial(self.lesson.kind, scheduled=self.scheduled)
+        for items in together(self.lesson.share(update), kind, config.batch):
             with self.arithmetic():
                 loss = self.lesson.loss(items) / config.accumulate
             loss.backward()
@@ -217,27 +228,16 @@ class Finetuning:
                 f"The finetuning loss became NaN or infinite at update {update + 1}; nothing was saved. "
                 "Try a lower lr."
             )
-        share = _schedule(update + 1, config.updates, warmup=config.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * share
-        self.optimizer.step()
+        risen = _schedule(update + 1, config.updates, warmup=config.warmup)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * risen
+            optimizer.step()
         decay = min(config.ema, (update + 1) / (update + 10)) if config.ema else 0.0
         with torch.no_grad():
             for name, weight in self.weights.items():
                 self.average[name].lerp_(weight.detach(), 1 - decay)
-        return {"loss": total, "lr": config.peak_lr * share, "gradient_norm": norm}
-
-    def _together(self, items: Sequence[Any]) -> list[Sequence[Any]]:
-        """Divide the states of an update into those that go through the model in one pass."""
-        size = self.config.batch
-        if size == 1:
-            return [[item] for item in items]
-        kinds: dict[Hashable, list[Any]] = {}
-        for item in items:
-            kinds.setdefault(self.lesson.kind(item, scheduled=self.scheduled), []).append(item)
-        return [
-            alike[first : first + size] for alike in kinds.values() for first in range(0, len(alike), size)
-        ]
+        return {"loss": total, "lr": config.peak_lr * risen, "gradient_norm": norm}
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context in which the model computes: in bfloat16 where the user or the model says so."""
@@ -301,6 +301,13 @@ def _add_lora(transformer: Any, *, rank: int, seed: int) -> None:
         transformer.add_adapter(
             LoraConfig(r=rank, lora_alpha=rank, target_modules=pattern), adapter_name=ADAPTER
         )
+
+
+def matrices_of(weights: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Return the matrices of a transformer's blocks, which orthogonalised momentum moves."""
+    return {
+        name: weight for name, weight in weights.items() if name.startswith("blocks.") and weight.ndim == 2
+    }
 
 
 def _gradient(weight: nn.Parameter) -> Tensor:

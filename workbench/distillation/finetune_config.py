@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from workbench.distillation.clips import captioned_files
-from workbench.distillation.config import Prompts
+from workbench.distillation.config import OptimizerName, Prompts
 from workbench.distillation.trajectories import SamplingSettings
 from workbench.errors import InputError
 from workbench.models import ModelFacts, check_words
@@ -37,7 +37,10 @@ class FinetuneConfig(StrictModel):
         rank: of the LoRA.
         updates: optimiser steps; each sees `accumulate` states, of all processes together.
         batch: of these states, so many go through the model in one pass, where a GPU has room; the loss is
-            the same. Of a plan with dense first steps only states of one step do.
+            the same. Of a plan with dense first steps only states of one step do. As many trajectories are
+            sampled at once.
+        optimizer: of the whole transformer's matrices: "muon" moves them along orthogonalised momentum;
+            everything else is moved by AdamW.
         lr: of the LoRA or the transformer; None takes 5e-4 and 5e-5. `maps_lr` of the feature maps.
         warmup: share of the updates over which the rate rises.
         ema: decay of the averaged weights, which are the ones that are kept; 0 keeps the last weights.
@@ -61,6 +64,7 @@ class FinetuneConfig(StrictModel):
     updates: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
     batch: Annotated[int, Field(ge=1, le=1024)] = 1
+    optimizer: OptimizerName = "adamw"
     lr: Annotated[float, Field(gt=0, le=1)] | None = None
     maps_lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -152,6 +156,11 @@ def check_finetune(config: FinetuneConfig) -> Student:
     student = read_student(config.model)
     facts = student.manifest.teacher
     config.sampling(facts)
+    if config.optimizer == "muon" and config.method != "full":
+        raise InputError(
+            f"Optimizer muon moves the whole transformer's matrices and method {config.method} trains none "
+            "of them; choose method full, or optimizer adamw."
+        )
     if not student.plan.converted and config.method == "maps":
         raise InputError(
             f"Student {student.name} converts no block, so there are no feature maps to train; "

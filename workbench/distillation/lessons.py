@@ -6,7 +6,8 @@ clips. Both divide the states of an update among the processes of a team.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import functools
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -97,10 +98,12 @@ class TeacherLesson:
     def prepare(self, reporter: Reporter) -> None:
         mine = dict.fromkeys(state for update in range(self.config.updates) for state in self.share(update))
         reporter.stage("teacher velocities", len(mine))
-        for done, state in enumerate(mine, start=1):
+        kind = functools.partial(self.kind, scheduled=False)
+        for several in together(list(mine), kind, self.config.batch):
             with torch.no_grad():
-                self.targets[state] = self._velocity([state]).float().cpu()
-            reporter.step(done)
+                velocities = self._velocity(several).float().cpu()
+            self.targets.update(zip(several, velocities.split(1), strict=True))
+            reporter.step(len(self.targets))
 
     def share(self, update: int) -> Sequence[State]:
         count = self.config.accumulate
@@ -247,6 +250,16 @@ class Exam:
 
 def _noise(seed: int, *, like: Tensor) -> Tensor:
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def together(items: Sequence[Item], kind: Callable[[Item], Hashable], size: int) -> list[list[Item]]:
+    """Divide items into groups of one kind and at most `size`, as they go through a model in one pass."""
+    if size == 1:
+        return [[item] for item in items]
+    kinds: dict[Hashable, list[Item]] = {}
+    for item in items:
+        kinds.setdefault(kind(item), []).append(item)
+    return [alike[first : first + size] for alike in kinds.values() for first in range(0, len(alike), size)]
 
 
 def shuffled(items: Sequence[Item], count: int, *, seed: int) -> list[Item]:

@@ -77,12 +77,20 @@ class TrajectoryCache:
         model: the teacher.
         settings: shared by all trajectories asked for.
         max_bytes: bound on all trajectories in the workspace's cache together.
+        batch: so many are sampled at once, where a GPU has room.
     """
 
     def __init__(
-        self, model: LoadedModel, workspace: Workspace, *, settings: SamplingSettings, max_bytes: int
+        self,
+        model: LoadedModel,
+        workspace: Workspace,
+        *,
+        settings: SamplingSettings,
+        max_bytes: int,
+        batch: int = 1,
     ) -> None:
         self.model = model
+        self.batch = batch
         self.folder = workspace.folder("cache")
         self.settings = settings
         self.max_bytes = max_bytes
@@ -100,15 +108,19 @@ class TrajectoryCache:
         self._check_room(places)
         reporter.stage("teacher trajectories", len(places))
         remember(self.model, self._unread(prompts, places))
-        found = []
-        for index, (prompt, path) in enumerate(zip(prompts, places, strict=True)):
-            trajectory = self._load(path, prompt)
-            if trajectory is None:
-                self._make_room(self._bytes_each(), keep=places)
-                trajectory = self._sample(path, prompt, seeds[index], reporter, done=index)
-                self._save(path, trajectory)
-            found.append(trajectory)
-            reporter.step(index + 1)
+        found: list[Trajectory] = []
+        for first in range(0, len(places), self.batch):
+            last = min(first + self.batch, len(places))
+            several = [self._load(places[index], prompts[index]) for index in range(first, last)]
+            missing = [first + offset for offset, one in enumerate(several) if one is None]
+            if missing:
+                wanted = [(places[index], prompts[index], seeds[index]) for index in missing]
+                self._make_room(self._bytes_each() * len(missing), keep=places)
+                for index, made in zip(missing, self._sample(wanted, reporter, done=first), strict=True):
+                    self._save(places[index], made)
+                    several[index - first] = made
+            found += [one for one in several if one is not None]
+            reporter.step(last)
         return found
 
     def _unread(self, prompts: Sequence[str], places: Sequence[Path]) -> list[str]:
@@ -186,12 +198,16 @@ class TrajectoryCache:
         save_tensors(path, tensors)
 
     @torch.no_grad()
-    def _sample(self, path: Path, prompt: str, seed: int, reporter: Reporter, *, done: int) -> Trajectory:
+    def _sample(
+        self, wanted: Sequence[tuple[Path, str, int]], reporter: Reporter, *, done: int
+    ) -> list[Trajectory]:
+        """Sample trajectories, each a file, a prompt and the seed of its noise, in one run."""
         pipeline: Any = self.model.pipeline
         settings, device = self.settings, self.model.device
         guided = len(settings.branches) == 2
-        text, negative = encode(self.model, prompt, guided=guided)
-        states: list[Tensor] = [self._noise(seed)]
+        texts = [encode(self.model, prompt, guided=guided) for _, prompt, _ in wanted]
+        negative = torch.cat([text.uncond for text in texts if text.uncond is not None]) if guided else None
+        states: list[Tensor] = [torch.cat([self._noise(seed) for _, _, seed in wanted])]
         timesteps: list[float] = []
 
         def keep(_: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +217,7 @@ class TrajectoryCache:
             return values
 
         pipeline(
-            prompt_embeds=text,
+            prompt_embeds=torch.cat([text.cond for text in texts]),
             negative_prompt_embeds=negative,
             height=settings.size.height,
             width=settings.size.width,
@@ -212,11 +228,15 @@ class TrajectoryCache:
             output_type="latent",
             callback_on_step_end=keep,
         )
-        texts: dict[Branch, Tensor] = {"cond": text[0].cpu()}
-        if negative is not None:
-            texts["uncond"] = negative[0].cpu()
         moments = torch.tensor(timesteps, dtype=torch.float64)
-        return Trajectory(path, prompt, torch.cat(states[:-1]), moments, texts)
+        latents = torch.stack(states[:-1], dim=1)
+        found = []
+        for (path, prompt, _), text, own in zip(wanted, texts, latents, strict=True):
+            branches: dict[Branch, Tensor] = {"cond": text.cond[0].cpu()}
+            if text.uncond is not None:
+                branches["uncond"] = text.uncond[0].cpu()
+            found.append(Trajectory(path, prompt, own.clone(), moments, branches))
+        return found
 
     def _noise(self, seed: int) -> Tensor:
         """Return the first latents, [1, C, T, H, W], the same on every device."""

@@ -81,7 +81,7 @@ STAGES = {
         17,
         16,
         2,
-        Schedule(peak=2e-4, final=0.01, warmup=30, decay=0.995),
+        Schedule(peak=4e-4, final=0.01, warmup=30, decay=0.995),
         CodecLoss(crisp=2.0, motion=1.5, box=8.0),
         decoder_only=True,
     ),
