@@ -10,10 +10,14 @@ import pytest
 import torch
 
 from tests.banks import write_bank
+from workbench.distillation import FinetuneConfig, finetune
+from workbench.errors import InputError
 from workbench.experiments.candidates import choose, settle
 from workbench.experiments.ship_student import main
 from workbench.models import load_model, model_facts
-from workbench.surgery import install_student, read_student
+from workbench.planning import load_bank, parse_short
+from workbench.surgery import install_student, open_model, read_student, save_student
+from workbench.types import SilentReporter
 from workbench.workspace import Workspace
 
 SMALL = ["--steps", "1", "--frames", "9", "--height", "32", "--width", "32", "--floor-clips", "0"]
@@ -68,7 +72,8 @@ def test_the_command_judges_every_candidate_and_ships_one(
     assert main(words) == 0
     document = json.loads(out.read_text())
     rows = {row["name"]: row for row in document["rows"]}
-    assert set(rows) == {"5xR4 distilled", "5xR4 finetuned"}
+    assert len(rows) == 2 and "5xR4 distilled" in rows
+    assert any(name.startswith("5xR4 finetuned, lora of rank 8, adamw, ") for name in rows)
     for row in rows.values():
         assert (
             row["lost"]
@@ -94,3 +99,29 @@ def test_the_command_judges_every_candidate_and_ships_one(
     assert [row["velocity_error"] for row in again["rows"]] == [
         row["velocity_error"] for row in document["rows"]
     ]
+
+
+def test_a_student_that_was_finetuned_elsewhere_is_a_candidate(
+    untrained_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, room = str(untrained_model_folder), Workspace.open(tmp_path / "elsewhere")
+    facts = model_facts(teacher)
+    write_bank(tmp_path / "bank", facts, rates=("R4",))
+    plan = parse_short("5xR4", facts)
+    start = save_student(plan, load_bank(tmp_path / "bank", facts), room)
+    settings = {"updates": 2, "num_prompts": 1, "num_held_out": 1, "steps": 2, "frames": 5}
+    config = FinetuneConfig(model=str(start), method="full", height=64, width=64, **settings)  # type: ignore[arg-type]
+    tuned = finetune(open_model(start, device="cpu"), config, room, reporter=SilentReporter())
+    out = tmp_path / "shipped.json"
+    words = ["--bank", str(tmp_path / "bank"), "--model", teacher, "--num", "2", *SMALL]
+    words += ["--workspace", str(tmp_path / "workspace"), "--out", str(out)]
+    words += ["--folder", str(tmp_path / "ships" / "small"), "--student", str(tuned)]
+    with pytest.raises(InputError, match="name that plan too"):
+        main([*words, "--plan", "4xR4"])
+    assert main([*words, "--plan", "5xR4"]) == 0
+    document = json.loads(out.read_text())
+    assert {row["name"] for row in document["rows"]} == {
+        "5xR4 distilled",
+        "5xR4 finetuned, full, adamw, 2 updates of 1 states",
+    }
+    assert f"--student {tuned.name}" in document["command"] and str(tmp_path) not in out.read_text()

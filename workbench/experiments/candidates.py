@@ -8,11 +8,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
+from workbench.distillation.finetuned import FILE as RECORD
 from workbench.evaluation.statistics import bootstrap_interval, paired_bootstrap
 from workbench.experiments.results import Row
 from workbench.operators import label
 from workbench.planning import Plan, cost
-from workbench.surgery import read_student
+from workbench.surgery import Student, read_student
+from workbench.workspace import read_json
 
 TARGET_RATIO = 0.60
 TARGET_LOSS = 0.02
@@ -32,7 +34,7 @@ class Candidate:
     Attributes:
         velocity_error: on held-out trajectories of the teacher.
         lost: why it is not judged by clips; empty where it is.
-        finetuning: updates of a finetuned one.
+        finetuning: how a finetuned one was finetuned, as `finetuning_of` says it.
     """
 
     plan: Plan
@@ -40,11 +42,22 @@ class Candidate:
     folder: Path
     velocity_error: float
     lost: str = ""
-    finetuning: int = 0
+    finetuning: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.plan.short_name} {self.weights}"
+        shown = f", {self.finetuning}" if self.finetuning else ""
+        return f"{self.plan.short_name} {self.weights}{shown}"
+
+
+def finetuning_of(student: Student) -> str:
+    """Return in a few words how a student was finetuned; "" for one that was not."""
+    if not (student.folder / RECORD).is_file():
+        return ""
+    config = read_json(student.folder / RECORD, what=f"{RECORD} of student {student.name}")["config"]
+    rank = f" of rank {config['rank']}" if config["method"] == "lora" else ""
+    updates = f"{config['updates']:,} updates of {config['accumulate']} states"
+    return f"{config['method']}{rank}, {config.get('optimizer', 'adamw')}, {updates}"
 
 
 def adherences(document: Mapping[str, Any], index: int) -> list[float]:
@@ -80,7 +93,7 @@ def row_of(candidate: Candidate, document: Mapping[str, Any], judged: Sequence[C
         "plan": candidate.plan.short_name,
         "blocks": [label(spec) for spec in candidate.plan.operators],
         "weights": candidate.weights,
-        "finetuning_updates": candidate.finetuning,
+        "finetuning": candidate.finetuning,
         "attention_ratio": price.attention_ratio,
         "dit_ratio": price.dit_ratio,
         "megabytes": round(sum(path.stat().st_size for path in files) / 1e6, 2),

@@ -2,7 +2,8 @@
 
     python -m workbench.experiments.ship_student --plan 5xR4 --plan 8xR2 --finetune-minutes 10
 
-Every plan over the shipped bank is a candidate, and once more after finetuning. All are judged as they would
+Every plan over the shipped bank is a candidate, and once more after finetuning; so is every student of those
+plans that was finetuned before (`--student`, on a GPU say). All are judged as they would
 ship, in half precision. Writes `docs/results/shipped_student.json` with every candidate, those that lost too,
 and `workbench/surgery/students/embedded-student`, which `--model embedded-student` names. A run that was
 stopped goes on: clips and finetuned students are kept in the workspace.
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--plan", action="append", required=True, help="A plan file or short name; again for more."
     )
+    parser.add_argument(
+        "--student", action="append", default=[], help="A student finetuned before; again for more."
+    )
     parser.add_argument("--bank", default="embedded", help="The measured cells.")
     parser.add_argument("--model", default="embedded", help="The teacher.")
     parser.add_argument("--finetune-minutes", type=float, default=0.0, help="About how long; 0 for none.")
@@ -43,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     sizes = {name: getattr(options, name) for name in SIZES}
     order = Shipping(
         plans=tuple(options.plan),
+        students=tuple(options.student),
         bank=options.bank,
         model=options.model,
         finetune_minutes=options.finetune_minutes,
@@ -59,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _command(options: argparse.Namespace) -> str:
     """Return what was asked for without the places of this machine."""
     words = [word for plan in options.plan for word in ("--plan", Path(plan).name)]
+    words += [word for student in options.student for word in ("--student", Path(student).name)]
     for name in ("bank", "model", "finetune_minutes", "num", "floor_clips", *SIZES):
         value = getattr(options, name)
         if value is not None:

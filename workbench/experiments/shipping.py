@@ -22,7 +22,15 @@ from workbench.distillation.finetuned import FILE as RECORD
 from workbench.distillation.prompts import draw_prompts
 from workbench.errors import Diverged, InputError
 from workbench.evaluation import SuiteConfig, check_suite, evaluate_suite, load_suite
-from workbench.experiments.candidates import RULE, Candidate, choose, row_of, settle, teacher_row
+from workbench.experiments.candidates import (
+    RULE,
+    Candidate,
+    choose,
+    finetuning_of,
+    row_of,
+    settle,
+    teacher_row,
+)
 from workbench.experiments.results import Row, origin_of
 from workbench.jobs.tensors import save_tensors
 from workbench.models import LoadedModel, load_model
@@ -46,6 +54,8 @@ class Shipping:
 
     Attributes:
         plans: plan files or short names, one or two candidates each.
+        students: folders of students that were finetuned before, on a GPU say; candidates too, each beside
+            the distilled student of its plan, which must be among `plans`.
         finetune_minutes: about how long each is finetuned on two CPU cores; 0 for none.
         num: held-out prompts, one clip each.
         floor_clips: clips of each noise floor.
@@ -56,6 +66,7 @@ class Shipping:
     plans: tuple[str, ...]
     bank: str = "embedded"
     model: str = "embedded"
+    students: tuple[str, ...] = ()
     finetune_minutes: float = 0.0
     num: int = 50
     floor_clips: int = 4
@@ -86,6 +97,7 @@ def ship(order: Shipping, workspace: Workspace, *, out: Path, folder: Path, tell
         bank.check_complete(plan)
     if len({tuple(plan.operators) for plan in plans}) < len(plans):
         raise InputError("Two of the plans give every block the same operator; name each plan once.")
+    _check_students([read_student(one) for one in order.students], bank, plans)
     check_suite(_suite(order, ()))
     candidates = make_candidates(order, model, bank, plans, workspace, tell=tell)
     judged = [one for one in candidates if not one.lost]
@@ -143,14 +155,30 @@ def make_candidates(
         distilled = _measured(start, "distilled", model, states, workspace)
         tell(f"{distilled.name}: velocity error {distilled.velocity_error:.4f}")
         made.append(distilled)
+        tuned = [one for one in map(read_student, order.students) if _blocks(one.plan) == _blocks(plan)]
         if order.finetune_minutes > 0 and plan.converted:
-            tuned = _tuned(order, model, start, workspace, tell=tell)
-            if tuned is not None:
-                made.append(_beside(_measured(tuned, "finetuned", model, states, workspace), distilled))
-                tell(
-                    f"{made[-1].name}: velocity error {made[-1].velocity_error:.4f} {made[-1].lost}".rstrip()
-                )
+            own = _tuned(order, model, start, workspace, tell=tell)
+            tuned += [] if own is None else [own]
+        for student in tuned:
+            made.append(_beside(_measured(student, "finetuned", model, states, workspace), distilled))
+            tell(f"{made[-1].name}: velocity error {made[-1].velocity_error:.4f} {made[-1].lost}".rstrip())
     return made
+
+
+def _check_students(students: Sequence[Student], bank: Bank, plans: Sequence[Plan]) -> None:
+    """Refuse finetuned students that no candidate stands beside, or that are not told apart."""
+    known = [_blocks(plan) for plan in plans]
+    for student in students:
+        if student.manifest.teacher.fingerprint != bank.model_fingerprint:
+            raise InputError(f"Student {student.name} has another teacher than the bank; finetune it again.")
+        if _blocks(student.plan) not in known:
+            raise InputError(
+                f"Student {student.name} is {student.plan.short_name}; name that plan too, so that its "
+                "distilled student stands beside it."
+            )
+    names = [(student.plan.short_name, finetuning_of(student)) for student in students]
+    if len(set(names)) < len(names):
+        raise InputError("Two of the students were finetuned alike; name each once.")
 
 
 def _built(plan: Plan, bank: Bank, workspace: Workspace) -> Student:
@@ -199,7 +227,9 @@ def _measured(
 ) -> Candidate:
     """Keep a student in half precision, and measure it as such."""
     manifest = student.manifest
-    name = _name("half", manifest.cells_sha256, manifest.lora_sha256, _blocks(student.plan))
+    digests = [manifest.cells_sha256, manifest.lora_sha256]
+    digests += [manifest.weights_sha256] if manifest.weights_sha256 else []
+    name = _name("half", *digests, _blocks(student.plan))
     found = _find(workspace, name)
     if found is None:
         with workspace.new_folder("students", name=name) as made:
@@ -207,8 +237,8 @@ def _measured(
         found = made.final
     halved = read_student(found)
     error = velocity_error(model, halved.plan, halved, states)
-    updates = manifest.provenance.get("updates", 0)
-    return Candidate(student.plan, weights, found, error, finetuning=int(updates or 0))
+    how = finetuning_of(student) if weights == "finetuned" else ""
+    return Candidate(student.plan, weights, found, error, finetuning=how)
 
 
 def _beside(tuned: Candidate, distilled: Candidate) -> Candidate:
