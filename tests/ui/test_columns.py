@@ -12,18 +12,20 @@ from playwright.sync_api import Page, expect
 
 from tests.banks import write_bank
 from tests.ui.conftest import Server, Watched, free_port, start_app
+from workbench import example
 from workbench.errors import InputError
 from workbench.jobs import Queue
 from workbench.models import ModelFacts, model_facts
 from workbench.operators import ElementwiseSpec, HybridSpec, OperatorSpec, build, label
-from workbench.planning import Bank, BankWriter, load_bank, make_plan, parse_assign, parse_short
-from workbench.surgery import save_student
+from workbench.planning import Bank, BankWriter, lend, load_bank, make_plan, parse_assign, parse_short
+from workbench.surgery import lend_students, save_student
 from workbench.ui.context import Context, asked_of
 from workbench.ui.pages import home as home_page
 from workbench.ui.pages import plan as plan_page
 from workbench.ui.presenters import home, operators, plans
 from workbench.ui.presenters.study import study_bar
 from workbench.ui.readers import study_parts
+from workbench.ui.session import restore
 from workbench.workspace import Workspace
 
 USUAL = ["softmax", "R2", "R4", "R8", "R16", "linear", "T3o1"]
@@ -220,3 +222,14 @@ def test_an_opened_plan_gets_a_column_that_a_reload_keeps(watched: Watched, serv
     assert wide == seen, "the matrix scrolls, the page does not"
     scroll = page.locator(".painter-scroll")
     assert scroll.evaluate("node => node.scrollWidth > node.clientWidth")
+
+
+def test_what_came_with_the_workbench_is_nobodys_own_work(context: Context) -> None:
+    lend(context.workspace, context.facts)
+    lend_students(context.workspace, context.facts)
+    chosen = restore(context.workspace, {}, context.facts)
+    parts = study_parts(context, chosen)
+    assert parts.bank is not None and parts.student is not None
+    lines = home.walkthrough(example.load(), parts)
+    assert len(lines) == 5 and {line["own"] for line in lines if line["page"] != "plan"} == {""}
+    assert "min" not in lines[1]["own"]

@@ -132,7 +132,12 @@ def reachable(bank: Bank | None, facts: ModelFacts) -> list[dict[str, float]]:
 
 
 def walkthrough(example: Example | None, parts: StudyParts) -> list[dict[str, str]]:
-    """Return the steps of a first study, what the example took and measured, and what one's own did."""
+    """Return the steps of a first study, what the example took and measured, and what one's own did.
+
+    What came with the workbench is nobody's own work.
+    """
+    from workbench.surgery import shipped_students
+
     if example is None:
         return []
     capture, bank, comparison = parts.capture, parts.bank, parts.comparison
@@ -141,9 +146,12 @@ def walkthrough(example: Example | None, parts: StudyParts) -> list[dict[str, st
     psnr = None
     if comparison is not None and comparison.metrics is not None:
         psnr = comparison.metrics.mean_psnr
-    spent = sum(cell.seconds for cell in bank.cells.values()) if bank else 0.0
-    own_time = f"{_time(spent)}, {len(bank.cells)} cells" if bank else ""
-    tuned = parts.student.manifest.provenance.get("velocity_error") if parts.student else None
+    own_time, tuned = "", None
+    if bank is not None and "halved_from_error" not in bank.manifest.provenance:
+        spent = sum(cell.seconds for cell in bank.cells.values())
+        own_time = f"{_time(spent)}, {len(bank.cells)} cells"
+    if parts.student is not None and parts.student.name not in shipped_students():
+        tuned = parts.student.manifest.provenance.get("velocity_error")
     return [
         _line("Capture one prompt", "attention", f"{example.capture_seconds:.0f} s",
               f"{capture.manifest.seconds:.0f} s" if capture else ""),
