@@ -149,4 +149,4 @@ def test_all_prompts_of_one_request_are_remembered(monkeypatch: pytest.MonkeyPat
     remember(model, words)
     assert set(words) <= set(model.texts)
     remember(model, ["a small pink cube"])
-    assert list(model.texts) == [*words[2:], "a small pink cube"], "the oldest go first"
+    assert list(model.texts) == [words[3], "a small pink cube"], "the oldest go first"
