@@ -109,8 +109,8 @@ def test_a_student_that_was_finetuned_elsewhere_is_a_candidate(
     write_bank(tmp_path / "bank", facts, rates=("R4",))
     plan = parse_short("5xR4", facts)
     start = save_student(plan, load_bank(tmp_path / "bank", facts), room)
-    settings = {"updates": 2, "num_prompts": 1, "num_held_out": 1, "steps": 2, "frames": 5}
-    config = FinetuneConfig(model=str(start), method="full", height=64, width=64, **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"updates": 2, "num_prompts": 1, "num_held_out": 1, "steps": 2, "frames": 5}
+    config = FinetuneConfig(model=str(start), method="full", height=64, width=64, **settings)
     tuned = finetune(open_model(start, device="cpu"), config, room, reporter=SilentReporter())
     out = tmp_path / "shipped.json"
     words = ["--bank", str(tmp_path / "bank"), "--model", teacher, "--num", "2", *SMALL]

@@ -61,7 +61,8 @@ def remember(model: LoadedModel, prompts: Sequence[str]) -> None:
                 device=model.device,
             )
             model.texts[prompt] = states.cpu()
-    unasked = [prompt for prompt in model.texts if prompt not in set(prompts)]
+    asked = set(prompts)
+    unasked = [prompt for prompt in model.texts if prompt not in asked]
     for old in unasked[: max(0, len(model.texts) - REMEMBERED)]:
         del model.texts[old]
 
