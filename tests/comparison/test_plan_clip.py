@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.banks import write_bank
 from workbench.comparison import plan_clip
 from workbench.errors import InputError
-from workbench.models import ModelFacts
+from workbench.evaluation.clip_cache import ClipCache
+from workbench.models import ModelFacts, load_model
 from workbench.types import SilentReporter
 from workbench.video import read_mp4
 from workbench.workflow import STEPS, check
@@ -62,6 +65,27 @@ def test_the_key_follows_weights_cells_and_settings(
         key(first, operators=["linear", "softmax", "R4"]),
     ]
     assert len(set(different)) == len(different)
+
+
+def test_a_changed_codec_makes_other_clips(
+    workspace: Workspace, micro_model_folder: Path, micro_facts: ModelFacts, tmp_path: Path
+) -> None:
+    bank = write_bank(workspace.folder("banks") / "a", micro_facts, seed=0).folder
+    changed = tmp_path / micro_model_folder.name
+    shutil.copytree(micro_model_folder, changed)
+    file = next((changed / "vae").glob("*.safetensors"))
+    weights = load_file(file)
+    name = next(key for key in weights if key.startswith("decoder"))
+    save_file({**weights, name: weights[name] + 1}, file, metadata={"format": "pt"})
+
+    def of(folder: Path) -> tuple[str, str, Path]:
+        config = plan_clip.RenderConfig.parse(wish(folder, bank), what="render")
+        model = load_model(str(folder), device="cpu")
+        cache = ClipCache(workspace, points=1, max_bytes=1_000_000)
+        return model.fingerprint, plan_clip.render_key(config), cache.path(model, config)
+
+    assert of(micro_model_folder)[0] == of(changed)[0], "cells stay valid"
+    assert not set(of(micro_model_folder)[1:]) & set(of(changed)[1:])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from workbench.distillation import teacher_states, velocity_error
 from workbench.errors import InputError
 from workbench.evaluation.fidelity import MAX_PSNR, psnr
 from workbench.jobs.tensors import load_tensors, save_tensors
-from workbench.models import LoadedModel, ModelFacts, check_words
+from workbench.models import LoadedModel, ModelFacts, check_words, model_companions
 from workbench.operators import Schedule, parse_rate
 from workbench.planning import Bank, Plan, load_bank, make_plan
 from workbench.sampling import GenerateConfig, Sample, sample
@@ -165,7 +165,7 @@ def render_key(config: RenderConfig) -> str:
         settings.pop(name)
     dense = plan.schedule.dense_first if plan.converted else 0
     parts: list[Any] = [facts.fingerprint or facts.source, settings, plan.short_name, cells, dense]
-    parts.append(list(plan.converted))
+    parts += [list(plan.converted), model_companions(facts.source) if facts.fingerprint else ""]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -142,7 +142,7 @@ class ClipSource:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
         else:
             content = repr(source)
-        identity = json.dumps([str(self.model.folder.name), self.model.fingerprint, content, list(self.size)])
+        identity = json.dumps([str(self.model.folder.name), self.model.companions, content, list(self.size)])
         return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
     def _pixels(self, source: Any) -> Tensor:

@@ -92,6 +92,7 @@ class ClipCache:
         del settings["model"]
         identity = {
             "weights": model.fingerprint,
+            "companions": model.companions,
             "student": _student_digests(config.model),
             "plan": model.provenance.get("plan"),
             "dtype": str(model.pipeline.transformer.dtype),

@@ -182,11 +182,16 @@ class Laboratory:
             Diverged: the finetuning loss became NaN or infinite.
         """
         assert setup.bank is not None, "a finetuned student starts from a bank"
-        shared, plan = self.shared, self.plan(setup)
+        shared, plan, recipe = self.shared, self.plan(setup), self.shared.finetune
         config = FinetuneConfig(
             model="",
-            updates=shared.finetune.updates,
-            rank=shared.finetune.rank,
+            method=recipe.method,
+            updates=recipe.updates,
+            rank=recipe.rank,
+            accumulate=recipe.states,
+            batch=recipe.states,
+            lr=recipe.lr,
+            ema=recipe.ema,
             num_prompts=shared.num_prompts,
             num_held_out=1,
             steps=shared.steps,
@@ -225,7 +230,8 @@ class Laboratory:
     def identity(self, setup: Setup) -> str:
         """Return a digest of all that determines a setup's outputs, for what is cached of it."""
         shared = self.shared.model_dump(mode="json", exclude={"batch", "cache_megabytes"})
-        return self._digest([shared, _blocks(self.plan(setup)), setup.model_dump(mode="json")])
+        plan = _blocks(self.plan(setup))
+        return self._digest([shared, plan, setup.model_dump(mode="json"), self.model.companions])
 
     @property
     def scratch(self) -> Path:

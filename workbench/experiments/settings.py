@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from workbench.distillation.finetune_config import Method
 from workbench.distillation.losses import LossName
 from workbench.types import StrictModel
 
@@ -43,10 +44,19 @@ class BankRecipe(StrictModel):
 
 
 class FinetuneRecipe(StrictModel):
-    """How students are finetuned, on the trajectories that the bank was distilled on."""
+    """How students are finetuned, on the trajectories that the bank was distilled on.
+
+    Attributes:
+        method: "full" where there is the time: it gives back most (`docs/results/finetuning.json`).
+        states: of one update, in one pass.
+    """
 
     updates: Count
+    method: Method = "lora"
     rank: Count = 8
+    states: Count = 1
+    lr: Annotated[float, Field(gt=0)] | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
 
 
 class Shared(StrictModel):
@@ -90,13 +100,13 @@ QUICK = Shared(
 )
 FULL = Shared(
     scale="full",
-    num_prompts=48,
+    num_prompts=96,
     num_held_out=16,
     states=4,
     clip_steps=None,
     clips_a_task=8,
     bank=BankRecipe(rates=("R2", "R4", "R8", "R16", "linear"), updates=2000, pieces=10),
-    finetune=FinetuneRecipe(updates=1000),
+    finetune=FinetuneRecipe(updates=1000, method="full", states=16, lr=2e-4, ema=0.995),
     cache_megabytes=4096,
 )
 SHARED: dict[Scale, Shared] = {"quick": QUICK, "full": FULL}
@@ -109,7 +119,7 @@ class Setup(StrictModel):
         plan: short name such as 5xR4; empty where `allocated` chooses the plan.
         allocated: how the plan is chosen from the bank under `budget`, a share of the dense attention's
             operations.
-        weights: the student's: fresh maps, distilled ones, or finetuned with a LoRA.
+        weights: the student's: fresh maps, distilled ones, or finetuned.
         bank: where distilled maps, and errors to choose by, come from.
         linear_branch: off is the ablation in which only the kept tokens are attended to.
     """

@@ -238,6 +238,16 @@ def fingerprint(component: Path, *, name: str) -> str:
     return digest_of(component, weight_files(component, name=name), name=name)
 
 
+def companions(folder: Path, *, name: str) -> str:
+    """Return 16 hex digits that identify text encoder and codec: clips depend on them as on the transformer.
+
+    Raises:
+        InputError: their weights are missing or cut.
+    """
+    parts = [fingerprint(folder / part, name=name) for part in ("text_encoder", "vae")]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
 def digest_of(component: Path, files: Sequence[Path], *, name: str) -> str:
     """Return the fingerprint of a component's configuration with these weight files.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from workbench.errors import InputError
 from workbench.models import registry, single_file
 from workbench.models.adapter import Adapter
 from workbench.models.facts import ModelFacts
-from workbench.models.folder import check_folder, digest_of, read_facts, read_footprint
+from workbench.models.folder import check_folder, companions, digest_of, read_facts, read_footprint
 from workbench.models.footprint import Footprint
 from workbench.models.hub import fetch_from_hub
 from workbench.models.pipeline import load_pipeline
@@ -58,6 +59,11 @@ class LoadedModel:
     def fingerprint(self) -> str:
         """Identifies the transformer's weights."""
         return self.facts.fingerprint
+
+    @cached_property
+    def companions(self) -> str:
+        """Identifies text encoder and codec."""
+        return companions(self.folder, name=self.name)
 
     @property
     def transformer(self) -> nn.Module:
@@ -169,6 +175,15 @@ def model_facts(name: str, *, allow_network: bool = False) -> ModelFacts:
     found = locate(name, allow_network=allow_network)
     check_folder(found.folder, name=_display_name(name, found))
     return _read_facts(name, found)
+
+
+def model_companions(name: str) -> str:
+    """Return what identifies a model's text encoder and codec.
+
+    Raises:
+        InputError: the model is not on this machine.
+    """
+    return companions(locate(name).folder, name=name)
 
 
 def model_footprint(name: str) -> Footprint:
