@@ -23,11 +23,11 @@ from workbench.experiments.laboratory import Laboratory
 from workbench.experiments.losses import LossesConfig
 from workbench.experiments.rates import conclude
 from workbench.experiments.rehyat import nearest_rate
-from workbench.experiments.results import Row
+from workbench.experiments.results import Results, Row
 from workbench.experiments.settings import Setup
 from workbench.experiments.tables import PAGE, section, write_page
 from workbench.operators import parse_rate
-from workbench.workspace import Workspace
+from workbench.workspace import Workspace, read_json
 
 
 def rows(order: Order, name: str) -> list[Row]:
@@ -79,6 +79,7 @@ def test_longer_clips_are_longer(order: Order, told: Sequence[str]) -> None:
 def test_a_stopped_run_goes_on(order: Order, told: Sequence[str], bench: Workspace) -> None:
     path = order.out / "losses.quick.json"
     whole = json.loads(path.read_text(encoding="utf-8"))
+    assert whole["missing"] == []
     cut = {**whole, "rows": whole["rows"][1:], "conclusions": {}}
     path.write_text(json.dumps(cut), encoding="utf-8")
     lines: list[str] = []
@@ -108,6 +109,8 @@ def test_what_fails_is_kept_and_takes_nothing_else_along(
     fresh = replace(order, names=["linear-branch"], out=tmp_path)
     run(fresh, bench, tell=str)
     found = rows(fresh, "linear-branch")
+    document = json.loads((tmp_path / "linear-branch.quick.json").read_text(encoding="utf-8"))
+    assert set(document["missing"]) == {row["condition"] for row in found if "failed" in row}
     assert [row.get("failed", "") for row in found] == ["", ""] + 2 * ["The finetuning loss became NaN."]
     monkeypatch.undo()
     run(fresh, bench, tell=str)
@@ -197,3 +200,12 @@ def test_setups_have_different_keys() -> None:
     ]
     assert len({setup.key for setup in setups}) == len(setups)
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+
+
+def test_rows_stand_in_the_order_of_the_conditions_whenever_they_come(tmp_path: Path) -> None:
+    path = tmp_path / "rates.json"
+    results = Results.open(path, head={"experiment": "rates"}, origin={}, order=["first", "second", "third"])
+    results.add("third", [{"error": 3}], seconds=0)
+    results.add("first", [{"error": 1}], seconds=0)
+    assert [row["condition"] for row in results.rows] == ["first", "third"]
+    assert read_json(path, what="rates.json")["missing"] == ["second"]

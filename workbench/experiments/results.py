@@ -27,6 +27,7 @@ class Results:
         path: where they are kept.
         head: what was asked and how; a file with another head is not gone on with.
         origin: hardware, versions, command and date of the run that wrote last.
+        order: names of all conditions, in the order in which they are told.
         rows: every row names its condition.
         conclusions: what follows from the rows, filled when all are there.
     """
@@ -34,17 +35,20 @@ class Results:
     path: Path
     head: Row
     origin: Row
+    order: Sequence[str]
     rows: list[Row] = field(default_factory=list)
     conclusions: Row = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path, *, head: Mapping[str, Any], origin: Mapping[str, Any]) -> Results:
+    def open(
+        cls, path: Path, *, head: Mapping[str, Any], origin: Mapping[str, Any], order: Sequence[str]
+    ) -> Results:
         """Start a file, or go on with the one that is there.
 
         Raises:
             InputError: the file there is of other settings or weights, or damaged.
         """
-        results = cls(path, {"schema_version": SCHEMA_VERSION, **head}, dict(origin))
+        results = cls(path, {"schema_version": SCHEMA_VERSION, **head}, dict(origin), order)
         if not path.exists():
             return results
         found = read_json(path, what=path.name)
@@ -71,18 +75,23 @@ class Results:
         self.rows.append({"condition": condition, "failed": reason})
         self.write()
 
-    def finish(self, order: Sequence[str], conclusions: Mapping[str, Any]) -> None:
-        """Put the rows into the order of the conditions, and write what follows from them."""
-        place = {name: index for index, name in enumerate(order)}
-        self.rows.sort(key=lambda row: place[row["condition"]])
+    def finish(self, conclusions: Mapping[str, Any]) -> None:
+        """Write what follows from the rows."""
         self.conclusions = dict(conclusions)
         self.write()
 
     def write(self) -> None:
-        """Write the file: the old content or the new, never a mix."""
-        write_json(
-            self.path, {**self.head, **self.origin, "conclusions": self.conclusions, "rows": self.rows}
-        )
+        """Write the file: the old content or the new, never a mix; it says what it lacks."""
+        place = {name: index for index, name in enumerate(self.order)}
+        self.rows.sort(key=lambda row: place[row["condition"]])
+        body = {"missing": self.missing, "conclusions": self.conclusions, "rows": self.rows}
+        write_json(self.path, {**self.head, **self.origin, **body})
+
+    @property
+    def missing(self) -> list[str]:
+        """Conditions that are not measured yet, or could not be."""
+        there = {row["condition"] for row in self.rows if "failed" not in row}
+        return [name for name in self.order if name not in there]
 
 
 def origin_of(device: torch.device, *, command: str, workers: int) -> Row:

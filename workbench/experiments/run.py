@@ -83,16 +83,15 @@ def run(order: Order, workspace: Workspace, *, tell: Tell) -> list[Path]:
     lab = Laboratory(order.shared or SHARED[order.scale], workspace, device=order.device)
     origin = origin_of(lab.model.device, command=order.command, workers=order.workers)
     files: dict[str, Results] = {}
-    keys: dict[str, list[str]] = {}
     tasks: list[Task] = []
     for experiment in experiments:
         config = (order.configs or experiment.configs)[experiment.name if order.configs else order.scale]  # type: ignore[index]
         conditions = experiment.conditions(config, lab)
-        keys[experiment.name] = [condition.key for condition in conditions]
         file = result_file(order.out, experiment.name, order.scale)
         if order.again:
             file.unlink(missing_ok=True)
-        results = Results.open(file, head=_head(experiment, lab, config), origin=origin)
+        keys = [condition.key for condition in conditions]
+        results = Results.open(file, head=_head(experiment, lab, config), origin=origin, order=keys)
         files[experiment.name] = results
         tasks += [_Measure(experiment.name, one) for one in conditions if not results.done(one.key)]
 
@@ -111,7 +110,7 @@ def run(order: Order, workspace: Workspace, *, tell: Tell) -> list[Path]:
     for experiment in experiments:
         results = files[experiment.name]
         good = [row for row in results.rows if "failed" not in row]
-        results.finish(keys[experiment.name], experiment.conclude(good))
+        results.finish(experiment.conclude(good))
     return [results.path for results in files.values()]
 
 
