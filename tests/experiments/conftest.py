@@ -33,7 +33,9 @@ SMALL: dict[str, StrictModel] = {
     "losses": LossesConfig(losses=("score",), clips=0, pictured=()),
     "linear-branch": LinearBranchConfig(rates=("R4",), budgets=(), clips=0),
     "feature-maps": FeatureMapsConfig(
-        variants=("usual", "stabilizer row maximum", "Hedgehog"), num_blocks=2, updates=4
+        variants=("usual", "stabilizer row maximum", "before the rotary embedding", "Hedgehog"),
+        num_blocks=2,
+        updates=4,
     ),
     "extremes": ExtremesConfig(rates=("linear",), finetuned=(), clips=2, pictured=()),
     "rehyat": RehyatConfig(chunked=("T1o0",), updates=4, clips=0, long_clips=1, pictured=("T1o0",)),

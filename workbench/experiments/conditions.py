@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-from workbench.distillation.cell_pool import CellPool
-from workbench.distillation.cells import CellTrainer
-from workbench.distillation.config import check
 from workbench.distillation.held_out import bootstrap, mean
-from workbench.distillation.measure import Distillation
 from workbench.distillation.sensitivity import distance, guided_velocity
-from workbench.distillation.team import Team
 from workbench.evaluation.statistics import bootstrap_interval, paired_bootstrap, paired_ratio
 from workbench.evaluation.temporal import STILL
 from workbench.experiments.clips import Numbers, clip_numbers
 from workbench.experiments.laboratory import SEED, Laboratory
 from workbench.experiments.results import Row
-from workbench.experiments.settings import TEACHER, BankRecipe, Setup
-from workbench.experiments.tasks import ClipsTask, Task, TrajectoryTask, trajectory_tasks, weights_tasks
-from workbench.operators import HybridSpec, LinearSpec, label, parse_rate
-from workbench.operators.feature_maps import AnyFeatureMapSpec
-from workbench.operators.hybrid import Stabilizer
+from workbench.experiments.settings import TEACHER, Setup
+from workbench.experiments.tasks import ClipsTask, Task, TrajectoryTask, weights_tasks
 from workbench.planning import cost
-from workbench.types import SilentReporter
 
 POINTS = 100
 
@@ -106,7 +97,7 @@ class StudentCondition:
             ]
         prompts = [state.prompt for state in states]
         interval = bootstrap(errors, prompts, seed=SEED)
-        return {**interval._asdict(), "states": len(errors), "by_prompt": _by_prompt(errors, prompts)}
+        return {**interval._asdict(), "states": len(errors), "by_prompt": by_prompt(errors, prompts)}
 
     def _clips(self, lab: Laboratory) -> Row:
         own = clip_numbers(lab, self.setup, range(self.clips), frames=self.frames)
@@ -125,81 +116,7 @@ class StudentCondition:
         return row
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One choice of the feature map or the stabilizer, by the name that a table shows.
-
-    Attributes:
-        hybrid_only: it changes nothing in a linear cell, where no softmax branch stands beside the features:
-            their scale cancels, and there is nothing to stabilize.
-    """
-
-    name: str
-    feature_map: AnyFeatureMapSpec
-    stabilizer: Stabilizer = "lse"
-    hybrid_only: bool = False
-
-
-@dataclass(frozen=True)
-class CellsCondition:
-    """Variants of the cells of one block, all distilled from the same passes of the teacher."""
-
-    block: int
-    variants: tuple[Variant, ...]
-    rates: tuple[str, ...]
-    updates: int
-
-    @property
-    def key(self) -> str:
-        return f"block-{self.block:02d}"
-
-    def needs(self, lab: Laboratory) -> tuple[Task, ...]:
-        return trajectory_tasks(lab)
-
-    def run(self, lab: Laboratory) -> list[Row]:
-        recipe = BankRecipe(rates=self.rates, blocks=(self.block,), updates=self.updates)
-        config = lab.measure_config(recipe, (self.block,))
-        specs = {
-            (rate, variant): _spec(rate, variant)
-            for rate in self.rates
-            for variant in self.variants
-            if not (variant.hybrid_only and rate == "linear")
-        }
-        unique = tuple({label(spec): spec for spec in specs.values()}.values())
-        plan = replace(check(config, lab.model), specs=unique)
-        training = [lab.trajectory(index, held_out=False) for index in range(lab.shared.num_prompts)]
-        held_out = [lab.trajectory(index, held_out=True) for index in range(lab.shared.num_held_out)]
-        with CellPool(lab.model.device) as pool:
-            run = Distillation(lab.model, config, plan, pool=pool, team=Team(lab.model.device))
-            run.train(training, SilentReporter())
-            run.evaluate(held_out, SilentReporter())
-        found = {run.specs[trainer.name]: trainer for _, trainer in run.cells}
-        return [self._row(rate, variant, run, found[spec]) for (rate, variant), spec in specs.items()]
-
-    def _row(self, rate: str, variant: Variant, run: Distillation, trainer: CellTrainer) -> Row:
-        cell, errors = run.result(self.block, trainer).cell, run.errors[trainer.name]
-        return {
-            "variant": variant.name,
-            "block": self.block,
-            "rate": rate,
-            "error": {"mean": cell.error, "low": cell.error_low, "high": cell.error_high},
-            "error_off": cell.error_off,
-            "error_undistilled": cell.error_undistilled,
-            "by_prompt": _by_prompt(errors.distilled, [state.prompt for state in errors.states]),
-            "stopped_at": trainer.stopped_at,
-        }
-
-
-def _spec(rate: str, variant: Variant) -> HybridSpec | LinearSpec:
-    spec = parse_rate(rate)
-    assert isinstance(spec, HybridSpec | LinearSpec), "variants are of hybrid and linear cells"
-    changes: dict[str, Any] = {"feature_map": variant.feature_map}
-    if isinstance(spec, HybridSpec):
-        changes["stabilizer"] = variant.stabilizer
-    return spec.model_copy(update=changes)
-
-
-def _by_prompt(errors: Sequence[float], prompts: Sequence[int]) -> list[float]:
+def by_prompt(errors: Sequence[float], prompts: Sequence[int]) -> list[float]:
     """Return the mean error of every prompt, so that conditions can be compared prompt by prompt."""
     groups: dict[int, list[float]] = {}
     for error, prompt in zip(errors, prompts, strict=True):

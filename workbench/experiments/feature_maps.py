@@ -1,8 +1,4 @@
-"""Choices that the papers leave open, one changed at a time: stabilizer, positivity, degree, depth, scale.
-
-φ before the rotary embedding is not among them: operators and cells are given queries and keys as the softmax
-sees them, after it, so that one interface serves every operator.
-"""
+"""Choices that the papers leave open, one at a time: stabilizer, rotation, positivity, degree, scale."""
 
 from __future__ import annotations
 
@@ -11,9 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from workbench.experiments.conditions import CellsCondition, Condition, Variant
+from workbench.experiments.conditions import Condition
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.laboratory import Laboratory
+from workbench.experiments.variants import CellsCondition, Variant
 from workbench.operators.feature_maps import ElementwiseSpec, HedgehogSpec, PolynomialSpec
 from workbench.planning import spread
 from workbench.types import StrictModel
@@ -22,6 +19,7 @@ USUAL = Variant("usual", PolynomialSpec())
 VARIANTS = (
     USUAL,
     Variant("stabilizer row maximum", PolynomialSpec(), "rowmax", hybrid_only=True),
+    Variant("before the rotary embedding", PolynomialSpec(), unrotated=True),
     Variant("positivity softplus", PolynomialSpec(positivity="softplus")),
     Variant("positivity square", PolynomialSpec(positivity="square")),
     Variant("positivity elu + 1", PolynomialSpec(positivity="elu")),
@@ -42,7 +40,8 @@ VARIANTS = (
     Variant("exp, no map", ElementwiseSpec(kind="exp")),
 )
 FEWER = (
-    "usual", "stabilizer row maximum", "positivity softplus", "positivity exp", "positivity none", "degree 1",
+    "usual", "stabilizer row maximum", "before the rotary embedding",
+    "positivity softplus", "positivity exp", "positivity none", "degree 1",
     "degree 3", "start scale 1", "start scale 0.1", "Hedgehog", "elu + 1, no map",
 )  # fmt: skip
 
