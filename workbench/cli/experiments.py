@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from workbench.models.loader import Device
 
 OUT = Path("docs/results/experiments")
+MOST_WORKERS = 4
+"""That are started unasked: on a GPU each holds 1.5 to 3 GB of it."""
 
 
 def experiment(
@@ -25,9 +27,7 @@ def experiment(
     out: Annotated[Path, typer.Option("--out", help="Folder of the result files.")] = OUT,
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers", min=1, help="Processes (default: one for each core, at most 4; 1 on a GPU)."
-        ),
+        typer.Option("--workers", min=1, help="Processes (default: one for each core, at most 4)."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     *,
@@ -53,7 +53,7 @@ def experiment(
         names=names,
         scale="quick" if quick else "full",
         out=out,
-        workers=workers or _usual_workers(device),
+        workers=workers or min(MOST_WORKERS, os.cpu_count() or 1),
         again=again,
         command=shlex.join(["workbench", *sys.argv[1:]]),
         device=cast("Device", device),
@@ -62,10 +62,3 @@ def experiment(
     figures = write_figures(out)
     made = [str(path) for path in (*files, *figures)]
     show({"files": made}, as_json=as_json, prose="\n".join(made))
-
-
-def _usual_workers(device: str) -> int:
-    import torch
-
-    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return 1 if on_gpu else min(4, os.cpu_count() or 1)

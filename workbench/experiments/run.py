@@ -31,7 +31,7 @@ class Order:
         names: of experiments, or "all" alone.
         scale: which of their settings.
         out: folder of the result files.
-        workers: processes; 1 runs everything in this one, as on a GPU.
+        workers: processes, which may share a GPU; 1 runs everything in this one.
         again: start over instead of going on.
         shared, configs: other settings than those of the scale, for tests.
     """
