@@ -14,6 +14,7 @@ from workbench.errors import InputError, Paused
 from workbench.evaluation import SuiteConfig, check_suite, evaluate_suite, export_suite, load_suite
 from workbench.evaluation.clip_cache import points_of
 from workbench.evaluation.suite_config import asked_prompts, planned_runs
+from workbench.evaluation.suite_table import table
 from workbench.types import CheckpointState, SilentReporter
 from workbench.workspace import Workspace
 
@@ -89,6 +90,10 @@ def test_a_suite_sets_models_beside_the_first(
     assert len(list((folder / "clips").glob("*.mp4"))) == 8
     assert (folder / "sheet.png").stat().st_size > 0
     assert "| PSNR (dB) |" in (folder / "table.md").read_text()
+    students = [first, {**second, "plan": "3xR4"}, {**second, "name": "third", "plan": "linear"}]
+    assert f"| measure | {first['name']} | 3xR4 | linear |" in table({**document, "models": students})
+    twins = [first, {**second, "plan": "3xR4"}, {**second, "name": "third", "plan": "3xR4"}]
+    assert "| other 3xR4 | third 3xR4 |" in table({**document, "models": twins})
     protocol = json.loads(export_suite(folder, tmp_path / "vbench", model="other").read_text())
     assert sorted(path.name for path in (tmp_path / "vbench").glob("*.mp4"))[0] == "a blue cube rises-0.mp4"
     assert protocol["settings"]["fps"] == 8

@@ -12,7 +12,7 @@ from workbench.evaluation.measures import CLIP_MEASURES, PAIR_MEASURES
 def table(document: Mapping[str, Any]) -> str:
     """Return the figures of `suite_report.summary` as a Markdown table with a line on how to read it."""
     models, floors = document["models"], document["noise_floor"]
-    heads = ["measure", *(f"{model['name']} {model['plan']}".strip() for model in models)]
+    heads = ["measure", *_names(models)]
     heads += [floor["label"] for floor in floors.values()]
     rows = [_pair_row(name, models, floors) for name in PAIR_MEASURES]
     rows += [_clip_row(name, models, len(floors)) for name in CLIP_MEASURES]
@@ -29,6 +29,13 @@ def table(document: Mapping[str, Any]) -> str:
         "another seed leaves only the prompt in common. VBench-like measures are no VBench scores."
     )
     return "\n".join([text, "", *notes, "", reading, ""])
+
+
+def _names(models: list[dict[str, Any]]) -> list[str]:
+    """Return the plan of every student; its name stands beside it where two have the same plan."""
+    short = [model["plan"] or model["name"] for model in models]
+    whole = [f"{model['name']} {model['plan']}".strip() for model in models]
+    return [one if short.count(one) == 1 else both for one, both in zip(short, whole, strict=True)]
 
 
 def _pair_row(name: str, models: list[dict[str, Any]], floors: Mapping[str, Any]) -> list[str]:
