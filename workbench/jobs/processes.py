@@ -23,6 +23,11 @@ PRIORITY = 10
 AUTOGROUP = Path("/proc/self/autogroup")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
+SPINS = "3000"
+"""How often a thread of OpenMP looks for work before it sleeps. The usual 300,000 keep a job's own threads from
+cores that other programs use too: half the pace there, nothing gained on a quiet machine (`docs/log.md`).
+"""
+
 
 def worker_command(job_id: str, workspace: Workspace) -> list[str]:
     """Return the command line that runs a job."""
@@ -40,7 +45,12 @@ def start_worker(
     folder = workspace.folder("jobs") / job_id
     extra = ["--lock-descriptor", str(lock.descriptor), "--claim", str(claim)]
     paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH", "")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    environment = {
+        "GOMP_SPINCOUNT": SPINS,
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+    }
     try:
         with (folder / LOG_NAME).open("ab") as log:
             process = subprocess.Popen(
