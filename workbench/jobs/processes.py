@@ -25,7 +25,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 SPINS = "3000"
 """How often a thread of OpenMP looks for work before it sleeps. The usual 300,000 keep a job's own threads
-from cores that other programs use too: half the pace there, nothing gained on a quiet machine (`docs/log.md`).
+from cores that other programs use too: half the pace there, nothing gained on a quiet machine
+(`docs/log.md`).
 """
 
 
