@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -24,7 +26,8 @@ def _states(model: LoadedModel, seed: int) -> torch.Tensor:
 
 def test_states_turned_back_are_those_before_the_rotation(micro_model: LoadedModel) -> None:
     sides = [tokens * patch for tokens, patch in zip(GRID, micro_model.facts.patch_size, strict=True)]
-    tables = micro_model.transformer.rope(torch.empty(1, 1, *sides))  # type: ignore[operator]
+    rope: Any = micro_model.transformer.rope
+    tables = rope(torch.empty(1, 1, *sides))
     states, positions = _states(micro_model, 0), torch.tensor([71, 0, 5, 30])
     rotated = rotate(states, *tables)
     assert not torch.allclose(rotated[:, positions], states[:, positions], atol=1e-2)
@@ -39,8 +42,8 @@ def test_without_a_rotation_the_cell_is_the_usual_one(micro_model: LoadedModel, 
     attention = TeacherAttention.of(query, key, value, chosen=chosen, grid=GRID)
     operator = build(parse_rate(rate), micro_model.facts, seed=1)
     assert isinstance(operator, HybridAttention)
-    pairs = micro_model.facts.head_dim // 2
-    still = Rotation(torch.ones(GRID.num_tokens, pairs), torch.zeros(GRID.num_tokens, pairs))
+    shape = (1, GRID.num_tokens, 1, micro_model.facts.head_dim)
+    still = Rotation(torch.ones(shape), torch.zeros(shape))
     usual = CellTrainer("usual", operator, choices=TrainingChoices())
     unrotated = UnrotatedTrainer("unrotated", operator, rotation=still, choices=TrainingChoices())
     torch.testing.assert_close(unrotated.output(attention), usual.output(attention))

@@ -165,7 +165,7 @@ def render_key(config: RenderConfig) -> str:
         settings.pop(name)
     dense = plan.schedule.dense_first if plan.converted else 0
     parts: list[Any] = [facts.fingerprint or facts.source, settings, plan.short_name, cells, dense]
-    parts += [list(plan.converted), model_companions(facts.source) if facts.fingerprint else ""]
+    parts += [list(plan.converted), model_companions(facts.source)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

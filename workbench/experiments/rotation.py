@@ -16,12 +16,13 @@ from kernels.hybrid_attention.sdpa import linear_tokens
 from workbench.distillation.cells import CellTrainer
 from workbench.distillation.teacher import TeacherAttention
 from workbench.models import LoadedModel
+from workbench.models.wan import rotate
 from workbench.operators.hybrid import HybridAttention
 from workbench.types import TokenGrid
 
 
 class Rotation(NamedTuple):
-    """The rotary embedding of a Wan transformer: cosine and sine of every token and pair, [N, D / 2] each."""
+    """The rotary embedding of a Wan transformer: its own tables, [1, N, 1, D] each."""
 
     cos: Tensor
     sin: Tensor
@@ -32,14 +33,11 @@ class Rotation(NamedTuple):
         """Read the tables that the model itself uses for a token grid."""
         sides = [tokens * patch for tokens, patch in zip(grid, model.facts.patch_size, strict=True)]
         rope: Any = model.transformer.rope
-        cos, sin = rope(torch.empty(1, 1, *sides, device=model.device))
-        return cls(cos[0, :, 0, 0::2], sin[0, :, 0, 1::2])
+        return cls(*rope(torch.empty(1, 1, *sides, device=model.device)))
 
     def undo(self, states: Tensor, positions: Tensor) -> Tensor:
         """Turn states [B, M, H, D] at token positions [M] back."""
-        cos, sin = (table[positions].to(states.dtype).unsqueeze(1) for table in self)
-        first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
-        return torch.stack((first * cos + second * sin, second * cos - first * sin), dim=-1).flatten(-2)
+        return rotate(states, self.cos[:, positions], -self.sin[:, positions])
 
 
 class UnrotatedTrainer(CellTrainer):

@@ -178,12 +178,10 @@ def model_facts(name: str, *, allow_network: bool = False) -> ModelFacts:
 
 
 def model_companions(name: str) -> str:
-    """Return what identifies a model's text encoder and codec.
-
-    Raises:
-        InputError: the model is not on this machine.
-    """
-    return companions(locate(name).folder, name=name)
+    """Return what identifies a model's text encoder and codec; empty where they are not on this machine."""
+    with contextlib.suppress(InputError):
+        return companions(locate(name).folder, name=name)
+    return ""
 
 
 def model_footprint(name: str) -> Footprint:
