@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Literal
 
 from workbench.distillation.finetuned import FILE as RECORD
-from workbench.evaluation.statistics import bootstrap_interval, paired_bootstrap
+from workbench.evaluation.statistics import bootstrap_interval, paired_bootstrap, paired_ratio
+from workbench.evaluation.temporal import STILL
+from workbench.experiments.clips import RIGHT, Numbers
+from workbench.experiments.laboratory import Laboratory
 from workbench.experiments.results import Row
 from workbench.operators import label
 from workbench.planning import Plan, cost
@@ -20,10 +23,11 @@ TARGET_RATIO = 0.60
 TARGET_LOSS = 0.02
 RULE = (
     "A finetuned student counts only if its held-out velocity error is lower and its adherence higher than "
-    f"those of the distilled one. Of those at attention_ratio <= {TARGET_RATIO} whose mean adherence is "
-    f"within {TARGET_LOSS * 100:.0f} points of the teacher's, the one of least attention_ratio is taken; if "
-    f"there is none, the one of highest adherence at attention_ratio <= {TARGET_RATIO}; if none is so "
-    "cheap, the one of highest adherence."
+    f"those of the distilled one. Of those at attention_ratio <= {TARGET_RATIO} whose whole interval is "
+    f"within {TARGET_LOSS * 100:.0f} points of the teacher, the one of least attention_ratio is taken; if "
+    "there is none, of those whose mean is; of two with equal ratios the one of higher adherence, then the "
+    f"smaller one. If none is so near, the one of highest adherence at attention_ratio <= {TARGET_RATIO}; if "
+    "none is so cheap, the one of highest adherence."
 )
 
 
@@ -60,30 +64,22 @@ def finetuning_of(student: Student) -> str:
     return f"{config['method']}{rank}, {config.get('optimizer', 'adamw')}, {updates}"
 
 
-def adherences(document: Mapping[str, Any], index: int) -> list[float]:
-    """Return the share of what every prompt asked for that is right in a model's clip, in their order."""
-    asked = [clip["verdicts"] for clip in document["clips"] if clip["key"].startswith(f"m{index}-")]
-    return [mean(verdict == "right" for verdict in verdicts.values()) for verdicts in asked]
-
-
-def teacher_row(document: Mapping[str, Any]) -> Row:
-    """Return the teacher's figures in a suite."""
-    found = document["models"][0]
-    own = adherences(document, 0)
+def teacher_row(lab: Laboratory, own: Sequence[Numbers]) -> Row:
+    """Return the teacher's figures over its clips."""
     return {
-        "name": found["name"],
-        "fingerprint": found["fingerprint"],
-        "adherence": _interval(own),
-        "by_attribute": found["adherence"],
-        "seconds_per_clip": found["seconds_per_clip"],
+        "name": lab.model.name,
+        "fingerprint": lab.model.fingerprint,
+        "adherence": _interval(own, "adherence"),
+        "by_attribute": _by_attribute(own),
     }
 
 
-def row_of(candidate: Candidate, document: Mapping[str, Any], judged: Sequence[Candidate]) -> Row:
-    """Return a candidate's figures beside the teacher's; of one that was not judged, its cost alone.
+def row_of(candidate: Candidate, own: Sequence[Numbers] = (), teacher: Sequence[Numbers] = ()) -> Row:
+    """Return a candidate's figures beside the teacher's; of one without clips, its cost alone.
 
     Args:
-        document: the suite, whose models are the teacher and `judged` in their order.
+        own: the numbers of its clips, as `clip_numbers` gives them.
+        teacher: those of the teacher's clips, of the same prompts and seeds.
     """
     student = read_student(candidate.folder)
     price = cost(candidate.plan, student.manifest.teacher)
@@ -101,25 +97,22 @@ def row_of(candidate: Candidate, document: Mapping[str, Any], judged: Sequence[C
         "lost": candidate.lost,
         "shipped": False,
     }
-    if candidate.lost:
+    if not own:
         return row
-    index = judged.index(candidate) + 1
-    found, own = document["models"][index], adherences(document, index)
-    difference = asdict(paired_bootstrap(own, adherences(document, 0)))
-    motion = {name: value for name, value in found["motion"].items() if name != "sentence"}
+    difference = paired_bootstrap(_column(own, "adherence"), _column(teacher, "adherence"))
+    motion = paired_ratio(_column(own, "speed"), _column(teacher, "speed"), offset=STILL)
     row |= {
-        "adherence": _interval(own),
-        "adherence_difference": difference,
-        "by_attribute": found["adherence"],
-        "psnr": found["pair"].get("psnr"),
-        "ssim": found["pair"].get("ssim"),
-        "motion_ratio": motion,
-        "seconds_per_clip": found["seconds_per_clip"],
+        "adherence": _interval(own, "adherence"),
+        "adherence_difference": asdict(difference),
+        "by_attribute": _by_attribute(own),
+        "psnr": _interval(own, "psnr"),
+        "ssim": _interval(own, "ssim"),
+        "motion_ratio": asdict(motion),
     }
     row["summary"] = (
         f"{price.attention_ratio:.0%} of the attention's operations, {price.dit_ratio:.0%} of the "
-        f"transformer's; adherence {mean(own):.1%}, {difference['mean'] * 100:+.1f} points from the "
-        f"teacher's (95 %: {difference['low'] * 100:+.1f} to {difference['high'] * 100:+.1f}, {len(own)} "
+        f"transformer's; adherence {row['adherence']['mean']:.1%}, {difference.mean * 100:+.1f} points from "
+        f"the teacher's (95 %: {difference.low * 100:+.1f} to {difference.high * 100:+.1f}, {len(own)} "
         "prompts)"
     )
     return row
@@ -140,11 +133,12 @@ def choose(rows: Sequence[Row]) -> Row:
     """Return the row to ship, by `RULE`; `chosen_because` says which part of it applied."""
     able = [row for row in rows if not row["lost"]]
     cheap = [row for row in able if row["attention_ratio"] <= TARGET_RATIO]
-    good = [row for row in cheap if row["adherence_difference"]["mean"] >= -TARGET_LOSS]
-    if good:
-        best = min(good, key=lambda row: (row["attention_ratio"], -row["adherence"]["mean"]))
-        best["chosen_because"] = "the cheapest within the target"
-        return best
+    for part, what in (("low", "interval"), ("mean", "mean")):
+        good = [row for row in cheap if row["adherence_difference"][part] >= -TARGET_LOSS]
+        if good:
+            best = min(good, key=_cheapest)
+            best["chosen_because"] = f"the cheapest whose {what} is within the target"
+            return best
     best = max(cheap or able, key=lambda row: (row["adherence"]["mean"], -row["attention_ratio"]))
     best["chosen_because"] = (
         f"none at attention_ratio <= {TARGET_RATIO} is within {TARGET_LOSS * 100:.0f} points of the teacher; "
@@ -153,6 +147,21 @@ def choose(rows: Sequence[Row]) -> Row:
     return best
 
 
-def _interval(values: Sequence[float]) -> Row:
+def _cheapest(row: Row) -> tuple[float, float, float]:
+    return row["attention_ratio"], -row["adherence"]["mean"], row["megabytes"]
+
+
+def _by_attribute(numbers: Sequence[Numbers]) -> Row:
+    """Return for every attribute the share of clips that show it, of those asked to."""
+    asked = sorted({name for one in numbers for name in one if name.startswith(RIGHT)})
+    return {name.removeprefix(RIGHT): mean(one[name] for one in numbers if name in one) for name in asked}
+
+
+def _column(numbers: Sequence[Numbers], name: str) -> list[float]:
+    return [one[name] for one in numbers]
+
+
+def _interval(numbers: Sequence[Numbers], name: str) -> Row:
+    values = _column(numbers, name)
     low, high = bootstrap_interval(values)
     return {"mean": mean(values), "low": low, "high": high, "prompts": len(values)}

@@ -24,6 +24,8 @@ from workbench.sampling import GenerateConfig, sample
 from workbench.workspace import read_json, write_json
 
 Numbers = dict[str, float]
+RIGHT = "right: "
+"""Before the name of an attribute that was asked for: 1 where the clip shows it, else 0."""
 
 
 def clip_numbers(lab: Laboratory, setup: Setup, scenes: range, *, frames: int | None = None) -> list[Numbers]:
@@ -35,8 +37,8 @@ def clip_numbers(lab: Laboratory, setup: Setup, scenes: range, *, frames: int | 
         frames: of a clip; None takes the model's default.
 
     Returns:
-        For every clip its adherence (share of what was asked that is right), mean speed, flicker and
-        consistencies; for a student's also PSNR and SSIM to the teacher's clip.
+        For every clip its adherence (share of what was asked that is right), what was asked one by one
+        (`RIGHT`), mean speed, flicker and consistencies; for a student's also PSNR and SSIM to the teacher's.
     """
     prompts = held_out_suite(scenes.stop)[scenes.start :]
     length = lab.size(frames).frames
@@ -80,9 +82,10 @@ def sample_clips(
 
 
 def _numbers(lab: Laboratory, setup: Setup, asked: Prompt, clip: np.ndarray) -> Numbers:
-    verdicts = judge(clip, asked.scene).asked()
+    right = {name: verdict == "right" for name, verdict in judge(clip, asked.scene).asked().items()}
     numbers = {
-        "adherence": sum(verdict == "right" for verdict in verdicts.values()) / len(verdicts),
+        **{f"{RIGHT}{name}": float(is_right) for name, is_right in right.items()},
+        "adherence": sum(right.values()) / len(right),
         "speed": mean_speed(clip),
         "flicker": flicker(clip),
         "subject_consistency": subject_consistency(clip),

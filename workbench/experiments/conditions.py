@@ -18,6 +18,7 @@ from workbench.experiments.tasks import ClipsTask, Task, TrajectoryTask, weights
 from workbench.planning import cost
 
 POINTS = 100
+SUMMARISED = ("adherence", "flicker", "subject_consistency", "background_consistency", "psnr", "ssim")
 
 
 class Condition(Protocol):
@@ -101,7 +102,7 @@ class StudentCondition:
 
     def _clips(self, lab: Laboratory) -> Row:
         own = clip_numbers(lab, self.setup, range(self.clips), frames=self.frames)
-        row: Row = {"clips": len(own), **{name: _summary(own, name) for name in own[0] if name != "speed"}}
+        row: Row = {"clips": len(own), **{name: _summary(own, name) for name in SUMMARISED if name in own[0]}}
         if self.setup == TEACHER:
             return row
         teacher = clip_numbers(lab, TEACHER, range(self.clips), frames=self.frames)

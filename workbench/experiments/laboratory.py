@@ -25,7 +25,7 @@ from workbench.distillation import (
 from workbench.distillation.prompts import draw_prompts
 from workbench.distillation.trajectories import SamplingSettings, Trajectory, TrajectoryCache
 from workbench.errors import InputError
-from workbench.experiments.settings import BankRecipe, Setup, Shared
+from workbench.experiments.settings import BankRecipe, KeptStudent, Setup, Shared
 from workbench.models import LoadedModel, ModelFacts, load_model, model_facts
 from workbench.models.loader import Device
 from workbench.planning import (
@@ -162,6 +162,8 @@ class Laboratory:
             InputError: the cells of its bank cannot meet its budget.
         """
         facts, size = self.facts, self.facts.default_size
+        if isinstance(setup, KeptStudent):
+            return read_student(setup.folder).plan
         if setup.weights == "teacher":
             return make_plan({}, facts)
         if setup.allocated is None:
@@ -216,7 +218,9 @@ class Laboratory:
         """Make the teacher the student of a setup while the block runs."""
         plan = self.plan(setup)
         cells: CellSource = FreshCells(self.facts, seed=SEED)
-        if setup.weights == "distilled":
+        if isinstance(setup, KeptStudent):
+            cells = read_student(setup.folder)
+        elif setup.weights == "distilled":
             assert setup.bank is not None, "distilled cells come from a bank"
             cells = self.bank(setup.bank)
         elif setup.weights == "finetuned":
@@ -231,7 +235,8 @@ class Laboratory:
         """Return a digest of all that determines a setup's outputs, for what is cached of it."""
         shared = self.shared.model_dump(mode="json", exclude={"batch", "cache_megabytes"})
         plan = _blocks(self.plan(setup))
-        return self._digest([shared, plan, setup.model_dump(mode="json"), self.model.companions])
+        told = setup.model_dump(mode="json", exclude={"folder"})
+        return self._digest([shared, plan, told, self.model.companions])
 
     @property
     def scratch(self) -> Path:

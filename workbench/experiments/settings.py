@@ -146,4 +146,19 @@ class Setup(StrictModel):
         return f"{self.name.replace(' ', '')}-{self.weights}{off}-{digest}"
 
 
+class KeptStudent(Setup):
+    """A student in a folder; `plan` is the short name of its plan.
+
+    Attributes:
+        digest: of its weights and its plan, what tells it from all others.
+    """
+
+    folder: str
+    digest: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.plan}-{self.weights}-{self.digest[:8]}"
+
+
 TEACHER = Setup(weights="teacher")

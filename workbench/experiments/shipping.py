@@ -6,22 +6,13 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from workbench.distillation import (
-    FinetuneConfig,
-    TeacherState,
-    finetune,
-    preset,
-    teacher_states,
-    velocity_error,
-)
+from workbench.distillation import FinetuneConfig, finetune, preset, velocity_error
 from workbench.distillation.finetuned import FILE as RECORD
-from workbench.distillation.prompts import draw_prompts
-from workbench.errors import Diverged, InputError
-from workbench.evaluation import SuiteConfig, check_suite, evaluate_suite, load_suite
+from workbench.errors import Diverged, InputError, WorkbenchError
 from workbench.experiments.candidates import (
     RULE,
     Candidate,
@@ -31,16 +22,20 @@ from workbench.experiments.candidates import (
     settle,
     teacher_row,
 )
+from workbench.experiments.clips import Numbers, clip_numbers
+from workbench.experiments.laboratory import Laboratory
+from workbench.experiments.pool import Outcome, do_all
 from workbench.experiments.results import Row, origin_of
+from workbench.experiments.settings import FULL, TEACHER, KeptStudent, Setup, Shared
+from workbench.experiments.tasks import ClipsTask
 from workbench.jobs.tensors import save_tensors
-from workbench.models import LoadedModel, load_model
 from workbench.planning import Bank, Plan, load, load_bank, save
 from workbench.planning.bank import file_digest
 from workbench.surgery import Student, read_student, restore, save_student
 from workbench.surgery.lora import LORA
 from workbench.surgery.student import CELLS, PLAN, STUDENT
 from workbench.surgery.weights import WEIGHTS
-from workbench.types import ClipSize, SilentReporter
+from workbench.types import SilentReporter
 from workbench.workspace import Workspace, read_json, write_json
 
 NAME = "embedded-student"
@@ -58,8 +53,8 @@ class Shipping:
             the distilled student of its plan, which must be among `plans`.
         finetune_minutes: about how long each is finetuned on two CPU cores; 0 for none.
         num: held-out prompts, one clip each.
-        floor_clips: clips of each noise floor.
-        sampling: steps, frames, height, width of the clips where they are not the model's own.
+        steps: of the clips; None takes the model's own.
+        workers: processes that sample and judge, which may share a GPU.
         command: how it was asked for, for the record.
     """
 
@@ -69,9 +64,18 @@ class Shipping:
     students: tuple[str, ...] = ()
     finetune_minutes: float = 0.0
     num: int = 50
-    floor_clips: int = 4
-    sampling: Mapping[str, int] = field(default_factory=dict)
+    steps: int | None = None
+    workers: int = 1
     command: str = ""
+
+    @property
+    def shared(self) -> Shared:
+        """Settings of the laboratory that judges; of clips a task takes as many as go into `num`."""
+        part = max(size for size in range(1, FULL.clips_a_task + 1) if self.num % size == 0)
+        changes = {"model": self.model, "num_held_out": VELOCITY_PROMPTS, "states": VELOCITY_STATES}
+        steps = min(self.steps or FULL.steps, FULL.steps)
+        more = {"steps": steps, "clip_steps": self.steps, "clips_a_task": part}
+        return FULL.model_copy(update=changes | more)
 
 
 def ship(order: Shipping, workspace: Workspace, *, out: Path, folder: Path, tell: Tell) -> Row:
@@ -88,25 +92,24 @@ def ship(order: Shipping, workspace: Workspace, *, out: Path, folder: Path, tell
         The row of the one that was chosen.
 
     Raises:
-        InputError: a plan or bank that misfits, or a suite that cannot run; before anything is sampled.
+        InputError: a plan, bank or student that misfits; before anything is sampled.
+        WorkbenchError: a clip could not be made; the same command goes on.
     """
-    model = load_model(order.model)
-    bank = load_bank(Path(order.bank), model.facts)
-    plans = [load(plan, model.facts) for plan in order.plans]
+    lab = Laboratory(order.shared, workspace)
+    facts = lab.facts
+    bank = load_bank(Path(order.bank), facts)
+    plans = [load(plan, facts) for plan in order.plans]
     for plan in plans:
         bank.check_complete(plan)
     if len({tuple(plan.operators) for plan in plans}) < len(plans):
         raise InputError("Two of the plans give every block the same operator; name each plan once.")
     _check_students([read_student(one) for one in order.students], bank, plans)
-    check_suite(_suite(order, ()))
-    candidates = make_candidates(order, model, bank, plans, workspace, tell=tell)
+    candidates = make_candidates(order, lab, bank, plans, tell=tell)
     judged = [one for one in candidates if not one.lost]
     tell(f"judging {len(judged)} students and the teacher on {order.num} prompts")
-    suite = _suite(order, [one.folder for one in judged])
-    device = model.device
-    del model
-    found = load_suite(evaluate_suite(suite, workspace, reporter=_Progress(tell)))
-    rows = [row_of(candidate, found, judged) for candidate in candidates]
+    teacher, *found = _judge(order, lab, [TEACHER, *map(_setup, judged)], tell=tell)
+    numbers = dict(zip([one.folder for one in judged], found, strict=True))
+    rows = [row_of(one, numbers.get(one.folder, ()), teacher) for one in candidates]
     settle(rows)
     best = choose(rows)
     best["shipped"] = True
@@ -116,12 +119,11 @@ def ship(order: Shipping, workspace: Workspace, *, out: Path, folder: Path, tell
         "rule": RULE,
         "chosen": best["name"],
         "prompts": order.num,
-        "teacher": teacher_row(found),
+        "teacher": teacher_row(lab, teacher),
         "rows": rows,
-        "noise_floor": found["noise_floor"],
-        "intervals": found["intervals"],
+        "intervals": "95 %: percentile bootstrap over prompts",
         "velocity": f"{VELOCITY_PROMPTS} held-out prompts, {VELOCITY_STATES} states each",
-        **origin_of(device, command=order.command, workers=1),
+        **origin_of(lab.model.device, command=order.command, workers=order.workers),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, document)
@@ -131,38 +133,50 @@ def ship(order: Shipping, workspace: Workspace, *, out: Path, folder: Path, tell
 
 
 def make_candidates(
-    order: Shipping,
-    model: LoadedModel,
-    bank: Bank,
-    plans: Sequence[Plan],
-    workspace: Workspace,
-    *,
-    tell: Tell,
+    order: Shipping, lab: Laboratory, bank: Bank, plans: Sequence[Plan], *, tell: Tell
 ) -> list[Candidate]:
     """Build every plan's student, and finetune it where that is asked for; measure their velocity errors."""
-    usual = model.facts.default_size
-    states = teacher_states(
-        model,
-        workspace,
-        prompts=draw_prompts(model, VELOCITY_PROMPTS, held_out=True, seed=0),
-        count=VELOCITY_STATES,
-        steps=min(order.sampling.get("steps", 8), 8),
-        size=ClipSize(*(order.sampling.get(name, getattr(usual, name)) for name in usual._fields)),
-    )
+    workspace = lab.workspace
     made: list[Candidate] = []
     for plan in plans:
         start = _built(plan, bank, workspace)
-        distilled = _measured(start, "distilled", model, states, workspace)
+        distilled = _measured(start, "distilled", lab)
         tell(f"{distilled.name}: velocity error {distilled.velocity_error:.4f}")
         made.append(distilled)
         tuned = [one for one in map(read_student, order.students) if _blocks(one.plan) == _blocks(plan)]
         if order.finetune_minutes > 0 and plan.converted:
-            own = _tuned(order, model, start, workspace, tell=tell)
+            own = _tuned(order, lab, start, tell=tell)
             tuned += [] if own is None else [own]
         for student in tuned:
-            made.append(_beside(_measured(student, "finetuned", model, states, workspace), distilled))
+            made.append(_beside(_measured(student, "finetuned", lab), distilled))
             tell(f"{made[-1].name}: velocity error {made[-1].velocity_error:.4f} {made[-1].lost}".rstrip())
     return made
+
+
+def _judge(order: Shipping, lab: Laboratory, setups: Sequence[Setup], *, tell: Tell) -> list[list[Numbers]]:
+    """Sample and measure the clips of all setups, the teacher's first."""
+    parts = range(order.num // lab.shared.clips_a_task)
+
+    def keep(outcome: Outcome, done: int, total: int) -> None:
+        if outcome.failed:
+            raise WorkbenchError(f"{outcome.task.key} failed: {outcome.failed}")
+        tell(f"[{done}/{total}] {outcome.task.key}: {outcome.seconds:.1f} s")
+
+    tasks = [ClipsTask(setup, part) for setup in setups for part in parts]
+    do_all(tasks, lab, workers=order.workers, tell=keep)
+    return [clip_numbers(lab, setup, range(order.num)) for setup in setups]
+
+
+def _setup(candidate: Candidate) -> KeptStudent:
+    manifest = read_student(candidate.folder).manifest
+    digests = [manifest.cells_sha256, manifest.lora_sha256, manifest.weights_sha256]
+    identity = json.dumps([digests, _blocks(candidate.plan)], sort_keys=True)
+    return KeptStudent(
+        plan=candidate.plan.short_name,
+        weights=candidate.weights,
+        folder=str(candidate.folder),
+        digest=hashlib.sha256(identity.encode()).hexdigest(),
+    )
 
 
 def _check_students(students: Sequence[Student], bank: Bank, plans: Sequence[Plan]) -> None:
@@ -187,56 +201,45 @@ def _built(plan: Plan, bank: Bank, workspace: Workspace) -> Student:
     return read_student(_find(workspace, name) or save_student(plan, bank, workspace, name=name))
 
 
-def _tuned(
-    order: Shipping, model: LoadedModel, start: Student, workspace: Workspace, *, tell: Tell
-) -> Student | None:
+def _tuned(order: Shipping, lab: Laboratory, start: Student, *, tell: Tell) -> Student | None:
     """Finetune a student, or read the one that is there; None where its loss diverged, which is told."""
     usual = preset("10min")
-    settings = (
-        usual
-        | dict(order.sampling)
-        | {
-            "updates": max(1, round(usual["updates"] * order.finetune_minutes / 10)),
-            "num_prompts": min(48, max(2, round(usual["num_prompts"] * order.finetune_minutes / 10))),
-            "sample_every": 0,
-            "cache_megabytes": 4096,
-        }
-    )
+    settings = usual | {
+        "updates": max(1, round(usual["updates"] * order.finetune_minutes / 10)),
+        "num_prompts": min(48, max(2, round(usual["num_prompts"] * order.finetune_minutes / 10))),
+        "sample_every": 0,
+        "cache_megabytes": 4096,
+    }
+    settings |= {} if order.steps is None else {"steps": order.steps}
     config = FinetuneConfig(model=str(start.folder), **settings)
     name = _name("tuned", start.manifest.cells_sha256, _blocks(start.plan), settings)
-    found = _find(workspace, name)
+    found = _find(lab.workspace, name)
     if found is None:
         tell(f"finetuning {start.plan.short_name}, {config.updates:,} updates")
         try:
             named = config.model_copy(update={"name": name})
-            found = finetune(model, named, workspace, reporter=_Progress(tell))
+            found = finetune(lab.model, named, lab.workspace, reporter=_Progress(tell))
         except Diverged as error:
             tell(str(error))
             return None
         finally:
-            restore(model)
+            restore(lab.model)
     return read_student(found)
 
 
-def _measured(
-    student: Student,
-    weights: Literal["distilled", "finetuned"],
-    model: LoadedModel,
-    states: Sequence[TeacherState],
-    workspace: Workspace,
-) -> Candidate:
+def _measured(student: Student, weights: Literal["distilled", "finetuned"], lab: Laboratory) -> Candidate:
     """Keep a student in half precision, and measure it as such."""
     manifest = student.manifest
     digests = [manifest.cells_sha256, manifest.lora_sha256]
     digests += [manifest.weights_sha256] if manifest.weights_sha256 else []
     name = _name("half", *digests, _blocks(student.plan))
-    found = _find(workspace, name)
+    found = _find(lab.workspace, name)
     if found is None:
-        with workspace.new_folder("students", name=name) as made:
+        with lab.workspace.new_folder("students", name=name) as made:
             write_halved(student, made.path, name=name)
         found = made.final
     halved = read_student(found)
-    error = velocity_error(model, halved.plan, halved, states)
+    error = velocity_error(lab.model, halved.plan, halved, lab.states())
     how = finetuning_of(student) if weights == "finetuned" else ""
     return Candidate(student.plan, weights, found, error, finetuning=how)
 
@@ -277,16 +280,6 @@ def write_halved(
         "provenance": {**student.manifest.provenance, **(provenance or {})},
     }
     write_json(folder / STUDENT, student.manifest.model_copy(update=changes).model_dump(mode="json"))
-
-
-def _suite(order: Shipping, folders: Sequence[Path]) -> SuiteConfig:
-    return SuiteConfig(
-        models=[order.model, *map(str, folders)],
-        prompts="held-out",
-        num=order.num,
-        floor_clips=order.floor_clips,
-        **dict(order.sampling),
-    )
 
 
 def _put(candidate: Candidate, row: Row, folder: Path, *, order: Shipping) -> None:
@@ -331,7 +324,7 @@ def _blocks(plan: Plan) -> Any:
 
 
 class _Progress(SilentReporter):
-    """Tells every clip, and every fiftieth update."""
+    """Tells every fiftieth update."""
 
     def __init__(self, tell: Tell) -> None:
         self.tell, self.name, self.steps = tell, "", 0
@@ -340,7 +333,7 @@ class _Progress(SilentReporter):
         self.name, self.steps = name, steps
 
     def step(self, step: int, *, state: Any = None, **metrics: float) -> None:
-        if self.name == "clips" or step % 50 == 0:
+        if step % 50 == 0:
             shown = "".join(f", {name} {value:.4g}" for name, value in metrics.items())
             self.tell(f"{self.name} {step}/{self.steps}{shown}")
 

@@ -137,8 +137,10 @@ class ClipsTask:
 
 def weights_tasks(setup: Setup) -> tuple[Task, ...]:
     """Return the tasks that make the weights of a setup."""
-    bank: tuple[Task, ...] = () if setup.bank is None else (BankTask(setup.bank),)
-    return (*bank, StudentTask(setup)) if setup.weights == "finetuned" else bank
+    if setup.bank is None:
+        return ()
+    bank = BankTask(setup.bank)
+    return (bank, StudentTask(setup)) if setup.weights == "finetuned" else (bank,)
 
 
 def trajectory_tasks(lab: Laboratory) -> tuple[Task, ...]:
