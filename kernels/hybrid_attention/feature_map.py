@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -162,7 +162,10 @@ def unscaled_features(x: Tensor, parameters: MapParameters) -> Tensor:
     rows_HMD = x.permute(2, 0, 1, 3).reshape(heads, batch * tokens, head_dim)
     hidden = ACTIVATIONS[parameters.activation](torch.baddbmm(bias_1.unsqueeze(1), rows_HMD, weight_1))
     psi = torch.baddbmm(bias_2.unsqueeze(1), hidden, weight_2)
-    positive = POSITIVITIES[parameters.positivity](psi.to(torch.promote_types(psi.dtype, torch.float32)))
+    psi = psi.to(torch.promote_types(psi.dtype, torch.float32))
+    if psi.requires_grad and parameters.positivity == "relu":
+        return ReluPowers.apply(psi, parameters.degree)
+    positive = POSITIVITIES[parameters.positivity](psi)
     if parameters.degree == 1:
         return positive
     parts = torch.tensor_split(positive, parameters.degree, dim=2)
@@ -171,6 +174,36 @@ def unscaled_features(x: Tensor, parameters: MapParameters) -> Tensor:
             part.pow_(power)
         return positive
     return torch.cat([parts[0], *(part**power for power, part in enumerate(parts[1:], start=2))], dim=2)
+
+
+class ReluPowers(torch.autograd.Function):
+    """Parts of relu(psi) to their powers, with one tensor for the backward in place of five."""
+
+    @staticmethod
+    def forward(ctx: Any, psi: Tensor, degree: int) -> Tensor:
+        positive = torch.relu(psi)
+        ctx.save_for_backward(positive)
+        ctx.degree = degree
+        if degree == 1:
+            return positive
+        powers = positive.clone()
+        for power, part in enumerate(torch.tensor_split(powers, degree, dim=-1)[1:], start=2):
+            part.pow_(power)
+        return powers
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (positive,) = ctx.saved_tensors
+        parts = torch.tensor_split(positive, ctx.degree, dim=-1)
+        if torch.is_grad_enabled():
+            slopes = [power * part ** (power - 1) for power, part in enumerate(parts[1:], start=2)]
+            return grad * torch.cat([(parts[0] > 0).to(grad.dtype), *slopes], dim=-1), None
+        slope = torch.empty_like(positive)
+        first, *rest = torch.tensor_split(slope, ctx.degree, dim=-1)
+        torch.gt(parts[0], 0, out=first)
+        for power, (into, part) in enumerate(zip(rest, parts[1:], strict=True), start=2):
+            torch.mul(part if power == 2 else part ** (power - 1), power, out=into)
+        return slope.mul_(grad), None
 
 
 def apply_feature_map(x: Tensor, parameters: MapParameters) -> Tensor:

@@ -16,6 +16,7 @@ from kernels.hybrid_attention import (
     init_map_parameters,
     resolve_impl,
 )
+from kernels.hybrid_attention.feature_map import ReluPowers
 from kernels.hybrid_attention.fused_softmax import as_copied
 from kernels.hybrid_attention.sdpa import linear_tokens
 from tests.kernels.inputs import (
@@ -100,6 +101,19 @@ def test_feature_map_is_its_formula():
     psi = torch.log1p(psi.exp())
     expected = parameters.log_scale[1].exp() * torch.cat([psi[:2], psi[2:4] ** 2, psi[4:] ** 3])
     torch.testing.assert_close(apply_feature_map(query, parameters)[0, 4, 1], expected)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_powers_of_relu_have_the_gradients_of_their_formula(degree):
+    psi = torch.randn(2, 7, 8, dtype=torch.float64, requires_grad=True)
+    parts = torch.tensor_split(torch.relu(psi), degree, dim=2)
+    expected = torch.cat([part**power for power, part in enumerate(parts, start=1)], dim=2)
+    result = ReluPowers.apply(psi, degree)
+    assert torch.equal(result, expected)
+    weight = torch.randn_like(psi)
+    gradients = [torch.autograd.grad(one, psi, weight, retain_graph=True)[0] for one in (result, expected)]
+    torch.testing.assert_close(*gradients)
+    assert torch.autograd.gradgradcheck(lambda x: ReluPowers.apply(x, degree), psi)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

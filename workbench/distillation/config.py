@@ -50,9 +50,9 @@ class MeasureConfig(StrictModel):
     model: str = "embedded"
     blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     rates: Annotated[tuple[str, ...], Field(min_length=1)] = ("R2", "R4", "R8", "R16", "linear")
-    updates: Annotated[int, Field(ge=1, le=1_000_000)] = 400
+    updates: Annotated[int, Field(ge=1, le=1_000_000)] = 360
     updates_per_state: Annotated[int, Field(ge=1, le=64)] = 1
-    queries: Annotated[int, Field(ge=1, le=65_536)] = 128
+    queries: Annotated[int, Field(ge=1, le=65_536)] = 256
     prompts: Prompts = ()
     held_out_prompts: Prompts = ()
     num_prompts: Annotated[int, Field(ge=1, le=512)] = 16
