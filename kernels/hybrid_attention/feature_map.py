@@ -177,32 +177,28 @@ def unscaled_features(x: Tensor, parameters: MapParameters) -> Tensor:
 
 
 class ReluPowers(torch.autograd.Function):
-    """Parts of relu(psi) to their powers, with one tensor for the backward in place of five."""
+    """Parts of relu(psi) to their powers; keeps psi alone for the backward, which fills one tensor."""
 
     @staticmethod
     def forward(ctx: Any, psi: Tensor, degree: int) -> Tensor:
-        positive = torch.relu(psi)
-        ctx.save_for_backward(positive)
+        ctx.save_for_backward(psi)
         ctx.degree = degree
-        if degree == 1:
-            return positive
-        powers = positive.clone()
+        powers = torch.relu(psi)
         for power, part in enumerate(torch.tensor_split(powers, degree, dim=-1)[1:], start=2):
             part.pow_(power)
         return powers
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (positive,) = ctx.saved_tensors
-        parts = torch.tensor_split(positive, ctx.degree, dim=-1)
-        if torch.is_grad_enabled():
-            slopes = [power * part ** (power - 1) for power, part in enumerate(parts[1:], start=2)]
-            return grad * torch.cat([(parts[0] > 0).to(grad.dtype), *slopes], dim=-1), None
-        slope = torch.empty_like(positive)
+        (psi,) = ctx.saved_tensors
+        slope = torch.relu(psi)
         first, *rest = torch.tensor_split(slope, ctx.degree, dim=-1)
-        torch.gt(parts[0], 0, out=first)
-        for power, (into, part) in enumerate(zip(rest, parts[1:], strict=True), start=2):
-            torch.mul(part if power == 2 else part ** (power - 1), power, out=into)
+        if torch.is_grad_enabled():
+            slopes = [power * part ** (power - 1) for power, part in enumerate(rest, start=2)]
+            return grad * torch.cat([(first > 0).to(grad.dtype), *slopes], dim=-1), None
+        torch.gt(first, 0, out=first)
+        for power, part in enumerate(rest, start=2):
+            part.pow_(power - 1).mul_(power)
         return slope.mul_(grad), None
 
 
