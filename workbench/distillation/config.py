@@ -50,7 +50,7 @@ class MeasureConfig(StrictModel):
     model: str = "embedded"
     blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     rates: Annotated[tuple[str, ...], Field(min_length=1)] = ("R2", "R4", "R8", "R16", "linear")
-    updates: Annotated[int, Field(ge=1, le=1_000_000)] = 360
+    updates: Annotated[int, Field(ge=1, le=1_000_000)] = 320
     updates_per_state: Annotated[int, Field(ge=1, le=64)] = 1
     queries: Annotated[int, Field(ge=1, le=65_536)] = 256
     prompts: Prompts = ()
