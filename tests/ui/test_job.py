@@ -56,6 +56,7 @@ def capture(watched: Watched) -> None:
     page.locator("#page-attention").get_by_label("steps").fill("2")
     page.locator("#capture-button").dblclick()
     expect(page.locator(".job-bar")).to_be_visible()
+    expect(page.locator("#page-attention .empty h3")).to_have_text(re.compile("Capturing|The capture is queued"))
     page.wait_for_selector(".sprite-part[data-ready]", timeout=JOB_MS)
     page.wait_for_selector(".overlay-part[data-ready]")
     page.locator(".sprite").click(position={"x": 24 + 60, "y": 16 + 60})

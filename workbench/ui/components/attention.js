@@ -2,7 +2,7 @@
    value: {ids, model, vocabulary, prompt, steps, price, sprite, overlay, heads, playground}; one selection drives all of it. */
 import { mount as mountBuilder } from './builder.js';
 import { asker, on, say } from './bus.js';
-import { text } from './draw.js';
+import { isLive } from './draw.js';
 import { mount as mountHeads } from './heads.js';
 import { mount as mountOverlay } from './overlay.js';
 import { mount as mountPlayground } from './playground.js';
@@ -82,6 +82,15 @@ export const mount = (element, host) => {
   };
   host.watch(build);
   build();
+  on('jobs', ({ jobs }) => {
+    const empty = find('.sprite-part .empty');
+    if (!empty) return;
+    const job = jobs.find(one => one.kind === 'capture' && isLive(one.state));
+    const { title, why } = data().sprite ?? {};
+    const done = job?.steps > 1 ? `${job.stage}, ${job.step} of ${job.steps}. ` : '';
+    empty.querySelector('h3').textContent = !job ? title : job.state === 'queued' ? 'The capture is queued' : 'Capturing';
+    empty.querySelector('p').textContent = job ? `${done}What every head looks at appears here when it ends.` : why;
+  });
   on('restore capture', settings => {
     find('.prompt').value = settings.prompt;
     if (settings.seed != null) find('.seed').value = settings.seed;
