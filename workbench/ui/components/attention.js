@@ -87,9 +87,9 @@ export const mount = (element, host) => {
     if (!empty) return;
     const job = jobs.find(one => one.kind === 'capture' && isLive(one.state));
     const { title, why } = data().sprite ?? {};
-    const done = job?.steps > 1 ? `${job.stage}, ${job.step} of ${job.steps}. ` : '';
+    const done = job?.steps > 1 ? ` (${job.stage}, ${job.step} of ${job.steps})` : '';
     empty.querySelector('h3').textContent = !job ? title : job.state === 'queued' ? 'The capture is queued' : 'Capturing';
-    empty.querySelector('p').textContent = job ? `${done}What every head looks at appears here when it ends.` : why;
+    empty.querySelector('p').textContent = job ? `What every head looks at appears here when it ends${done}.` : why;
   });
   on('restore capture', settings => {
     find('.prompt').value = settings.prompt;
