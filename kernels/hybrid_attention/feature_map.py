@@ -177,7 +177,10 @@ def unscaled_features(x: Tensor, parameters: MapParameters) -> Tensor:
 
 
 class ReluPowers(torch.autograd.Function):
-    """Parts of relu(psi) to their powers; keeps psi alone for the backward, which fills one tensor."""
+    """Parts of relu(psi), psi [..., F], to the powers 1 to degree, as `torch.tensor_split` cuts them.
+
+    Keeps psi alone for the backward, which fills one tensor in place of one for every part.
+    """
 
     @staticmethod
     def forward(ctx: Any, psi: Tensor, degree: int) -> Tensor:

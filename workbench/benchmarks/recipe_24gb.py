@@ -143,6 +143,7 @@ def _measure(folder: Path, workspace: Workspace, placement: PlacementConfig, rec
         model=str(folder),
         rates=(RATE,),
         updates=8,
+        queries=128,
         num_prompts=1,
         num_held_out=1,
         steps=4,

@@ -34,6 +34,7 @@ NAME = "embedded"
 SHIPPED_WITH: Mapping[str, Any] = {
     "rates": ("R2", "R4", "R8", "R16", "linear", "T1o0"),
     "updates": 1200,
+    "queries": 128,
     "num_prompts": 32,
 }
 """Longer and on more prompts than a user measures, and with the ReHyAt that is best here."""

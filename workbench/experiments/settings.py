@@ -150,6 +150,7 @@ class KeptStudent(Setup):
     """A student in a folder; `plan` is the short name of its plan.
 
     Attributes:
+        folder: of the student; says nothing of what is in it, so it is no part of a cached result's name.
         digest: of its weights and its plan, what tells it from all others.
     """
 

@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="embedded", help="The teacher.")
     parser.add_argument("--finetune-minutes", type=float, default=0.0, help="About how long; 0 for none.")
     parser.add_argument("--num", type=int, default=50, help="Held-out prompts, one clip each and model.")
-    parser.add_argument("--steps", type=int, default=None, help="Of the clips; default: the model's.")
+    for name in ("steps", "frames"):
+        parser.add_argument(f"--{name}", type=int, default=None, help="Of the clips; default: the model's.")
     parser.add_argument("--workers", type=int, default=1, help="Processes, which may share a GPU.")
     parser.add_argument("--workspace", type=Path, default=None, help="Where the work is kept.")
     parser.add_argument("--out", type=Path, default=Path("docs/results/shipped_student.json"))
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         finetune_minutes=options.finetune_minutes,
         num=options.num,
         steps=options.steps,
+        frames=options.frames,
         workers=options.workers,
         command=_command(options),
     )
@@ -62,7 +64,7 @@ def _command(options: argparse.Namespace) -> str:
     """Return what was asked for without the places of this machine."""
     words = [word for plan in options.plan for word in ("--plan", Path(plan).name)]
     words += [word for student in options.student for word in ("--student", Path(student).name)]
-    for name in ("bank", "model", "finetune_minutes", "num", "steps", "workers"):
+    for name in ("bank", "model", "finetune_minutes", "num", "steps", "frames", "workers"):
         value = getattr(options, name)
         if value is not None:
             shown = Path(value).name if isinstance(value, str) else f"{value:g}"

@@ -29,6 +29,7 @@ from workbench.experiments.results import Row, origin_of
 from workbench.experiments.settings import FULL, TEACHER, KeptStudent, Setup, Shared
 from workbench.experiments.tasks import ClipsTask
 from workbench.jobs.tensors import save_tensors
+from workbench.models.prompts import has_closed_vocabulary
 from workbench.planning import Bank, Plan, load, load_bank, save
 from workbench.planning.bank import file_digest
 from workbench.surgery import Student, read_student, restore, save_student
@@ -53,7 +54,7 @@ class Shipping:
             the distilled student of its plan, which must be among `plans`.
         finetune_minutes: about how long each is finetuned on two CPU cores; 0 for none.
         num: held-out prompts, one clip each.
-        steps: of the clips; None takes the model's own.
+        steps, frames: of the clips; None takes the model's own.
         workers: processes that sample and judge, which may share a GPU.
         command: how it was asked for, for the record.
     """
@@ -65,6 +66,7 @@ class Shipping:
     finetune_minutes: float = 0.0
     num: int = 50
     steps: int | None = None
+    frames: int | None = None
     workers: int = 1
     command: str = ""
 
@@ -92,11 +94,20 @@ def ship(order: Shipping, workspace: Workspace, *, out: Path, folder: Path, tell
         The row of the one that was chosen.
 
     Raises:
-        InputError: a plan, bank or student that misfits; before anything is sampled.
+        InputError: a plan, bank, student or teacher that misfits, or a count below 1; before anything is
+            sampled.
         WorkbenchError: a clip could not be made; the same command goes on.
     """
+    if min(order.num, order.steps or 1, order.workers) < 1:
+        raise InputError("Judging needs at least one clip, one step and one process; ask for 1 or more.")
     lab = Laboratory(order.shared, workspace)
     facts = lab.facts
+    if not has_closed_vocabulary(facts):
+        raise InputError(
+            f"Clips are judged on scenes of the embedded world, and {facts.name} does not know the embedded "
+            "world; choose the embedded model as the teacher."
+        )
+    facts.check_size(lab.size(order.frames))
     bank = load_bank(Path(order.bank), facts)
     plans = [load(plan, facts) for plan in order.plans]
     for plan in plans:
@@ -140,7 +151,7 @@ def make_candidates(
     made: list[Candidate] = []
     for plan in plans:
         start = _built(plan, bank, workspace)
-        distilled = _measured(start, "distilled", lab)
+        distilled = _measured(order, start, "distilled", lab)
         tell(f"{distilled.name}: velocity error {distilled.velocity_error:.4f}")
         made.append(distilled)
         tuned = [one for one in map(read_student, order.students) if _blocks(one.plan) == _blocks(plan)]
@@ -148,7 +159,7 @@ def make_candidates(
             own = _tuned(order, lab, start, tell=tell)
             tuned += [] if own is None else [own]
         for student in tuned:
-            made.append(_beside(_measured(student, "finetuned", lab), distilled))
+            made.append(_beside(_measured(order, student, "finetuned", lab), distilled))
             tell(f"{made[-1].name}: velocity error {made[-1].velocity_error:.4f} {made[-1].lost}".rstrip())
     return made
 
@@ -162,9 +173,9 @@ def _judge(order: Shipping, lab: Laboratory, setups: Sequence[Setup], *, tell: T
             raise WorkbenchError(f"{outcome.task.key} failed: {outcome.failed}")
         tell(f"[{done}/{total}] {outcome.task.key}: {outcome.seconds:.1f} s")
 
-    tasks = [ClipsTask(setup, part) for setup in setups for part in parts]
+    tasks = [ClipsTask(setup, part, order.frames) for setup in setups for part in parts]
     do_all(tasks, lab, workers=order.workers, tell=keep)
-    return [clip_numbers(lab, setup, range(order.num)) for setup in setups]
+    return [clip_numbers(lab, setup, range(order.num), frames=order.frames) for setup in setups]
 
 
 def _setup(candidate: Candidate) -> KeptStudent:
@@ -210,7 +221,8 @@ def _tuned(order: Shipping, lab: Laboratory, start: Student, *, tell: Tell) -> S
         "sample_every": 0,
         "cache_megabytes": 4096,
     }
-    settings |= {} if order.steps is None else {"steps": order.steps}
+    sizes = {"steps": order.steps, "frames": order.frames}
+    settings |= {name: value for name, value in sizes.items() if value is not None}
     config = FinetuneConfig(model=str(start.folder), **settings)
     name = _name("tuned", start.manifest.cells_sha256, _blocks(start.plan), settings)
     found = _find(lab.workspace, name)
@@ -227,7 +239,9 @@ def _tuned(order: Shipping, lab: Laboratory, start: Student, *, tell: Tell) -> S
     return read_student(found)
 
 
-def _measured(student: Student, weights: Literal["distilled", "finetuned"], lab: Laboratory) -> Candidate:
+def _measured(
+    order: Shipping, student: Student, weights: Literal["distilled", "finetuned"], lab: Laboratory
+) -> Candidate:
     """Keep a student in half precision, and measure it as such."""
     manifest = student.manifest
     digests = [manifest.cells_sha256, manifest.lora_sha256]
@@ -239,7 +253,7 @@ def _measured(student: Student, weights: Literal["distilled", "finetuned"], lab:
             write_halved(student, made.path, name=name)
         found = made.final
     halved = read_student(found)
-    error = velocity_error(lab.model, halved.plan, halved, lab.states())
+    error = velocity_error(lab.model, halved.plan, halved, lab.states(order.frames))
     how = finetuning_of(student) if weights == "finetuned" else ""
     return Candidate(student.plan, weights, found, error, finetuning=how)
 
